@@ -1,0 +1,53 @@
+"""The name a user may have meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_MINIMUM_PREFIX = 3
+
+
+def suggest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate nearest to a name that was not found, None when none is near.
+
+    Near is: the same but for upper and lower case, a few typing slips away (one letter dropped, added, changed, or two
+    exchanged; one slip per three letters), or beginning with the name. The first of equally near candidates by name wins.
+    """
+    folded = name.casefold()
+    limit = max(1, len(name) // 3) if len(name) > 1 else 0
+    letters = set(folded)
+    best: tuple[int, int, str] | None = None
+    for candidate in sorted(set(candidates) - {name}):
+        other = candidate.casefold()
+        rank: tuple[int, int, str] | None = None
+        if other == folded:
+            rank = (0, 0, candidate)
+        elif abs(len(other) - len(folded)) <= limit and len(letters ^ set(other)) <= 2 * limit:
+            slips = _distance(folded, other)
+            rank = (1, slips, candidate) if slips <= limit else None
+        if rank is None and len(folded) >= _MINIMUM_PREFIX and other.startswith(folded):
+            rank = (2, len(other), candidate)
+        if rank is not None and (best is None or rank < best):
+            best = rank
+    return best[2] if best else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
+    """`suggest` as a hint, ready for `Diagnostics.error(hint=...)`."""
+    found = suggest(name, candidates)
+    return f"did you mean `{found}`?" if found else None
+
+
+def _distance(left: str, right: str) -> int:
+    """Edits from one word to the other; exchanging two neighbours is one edit."""
+    before: list[int] = []
+    previous = list(range(len(right) + 1))
+    for row, char in enumerate(left, 1):
+        current = [row]
+        for column, other in enumerate(right, 1):
+            cost = min(previous[column] + 1, current[column - 1] + 1, previous[column - 1] + (char != other))
+            if row > 1 and column > 1 and char == right[column - 2] and left[row - 2] == other:
+                cost = min(cost, before[column - 2] + 1)
+            current.append(cost)
+        before, previous = previous, current
+    return previous[-1]
