@@ -1,0 +1,95 @@
+"""Durations, sizes and addresses as people write them, to and from numbers."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import msgspec
+
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,
+}
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_DURATION = re.compile(r"(?:\d+(?:ns|us|ms|s|m|h|d))+", re.ASCII)
+_DURATION_PART = re.compile(r"(\d+)(ns|us|ms|s|m|h|d)", re.ASCII)
+_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB|TiB)", re.ASCII)
+_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
+_I64_MAX = 2**63 - 1
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds of `1s`, `100ms`, `15m`, `1h30m`; ValueError for anything else or more than 292 years."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError(text)
+    total = sum(int(number) * _NANOSECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    if total > _I64_MAX:
+        raise ValueError(text)
+    return total
+
+
+def format_duration(nanoseconds: int) -> str:
+    """The shortest text that `parse_duration` reads back as the same number: `1h30m`, `100ms`, `0s`."""
+    if nanoseconds == 0:
+        return "0s"
+    parts = []
+    for unit, scale in reversed(_NANOSECONDS.items()):
+        count, nanoseconds = divmod(nanoseconds, scale)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `64MiB`, `4KiB`, `100B`; ValueError for anything else."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    total = int(match[1]) * _BYTES[match[2]]
+    if total > _I64_MAX:
+        raise ValueError(text)
+    return total
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a server listens."""
+
+    host: str
+    """An IPv4 or IPv6 address without brackets, or a host name."""
+    port: int
+    """0 for any free port."""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this host can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def parse_address(text: str) -> Address:
+    """`127.0.0.1:4241`, `[::1]:4241` or `localhost:4241`; ValueError for anything else.
+
+    The host must be there: listening on all interfaces takes a written `0.0.0.0` or `[::]`.
+    """
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isascii() or not port.isdecimal() or int(port) > 0xFFFF:
+        raise ValueError(text)
+    if host.startswith("[") and host.endswith("]"):
+        return Address(str(ipaddress.IPv6Address(host[1:-1])), int(port))
+    if re.fullmatch(r"[0-9.]+", host):
+        return Address(str(ipaddress.IPv4Address(host)), int(port))
+    if not _HOST_NAME.fullmatch(host):
+        raise ValueError(text)
+    return Address(host.lower(), int(port))
