@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import tomli
 
+from rezolus.errors import UserError
 from rezolus.tables import ADDRESS, FILE, SWITCH, TableReader, duration, integer, nearest, one_of, show, text, texts
 from rezolus.units import Address, format_duration, parse_duration
 
@@ -152,7 +153,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """The configuration cannot be used; `problems` says why, one line each."""
 
     def __init__(self, path: Path, problems: tuple[str, ...]) -> None:
