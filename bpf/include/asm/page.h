@@ -1,0 +1,1 @@
+/* Wanted by BCC; generated programs take the page size as a constant of the target. */

@@ -1,0 +1,1 @@
+/* BCC brings its own bpf.h under another name; this one only has to exist. */

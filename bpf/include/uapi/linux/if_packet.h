@@ -1,0 +1,1 @@
+/* Wanted by the packet helpers of BCC, which generated programs do not use. */
