@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rezolus.config import (
+    AgentConfig,
+    ConfigError,
+    ExporterConfig,
+    HindsightConfig,
+    RecorderConfig,
+    Selection,
+    load,
+)
+from rezolus.tables import TableReader
+from rezolus.units import Address, format_duration, parse_address, parse_duration, parse_size
+
+SHIPPED = Path(__file__).parent.parent / "config" / "rezolus.toml"
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "rezolus.toml"
+
+
+def problems(file: Path, text: str) -> tuple[str, ...]:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(file) in str(caught.value)
+    return caught.value.problems
+
+
+def test_the_shipped_file_says_the_defaults(file: Path) -> None:
+    shipped = load(SHIPPED)
+    file.write_text('sinks.exporter.type = "exporter"\nsinks.recorder.type = "recorder"')
+    implied = load(file)
+    assert shipped.sinks == implied.sinks
+    assert shipped.probes == implied.probes
+    assert shipped.agent.probes == ("../probes/*.rzl",)
+    for name in ("interval", "user", "btf_path", "listen", "hosts", "ttl", "stats"):
+        assert getattr(shipped.agent, name) == getattr(implied.agent, name)
+    assert (shipped.log, shipped.defaults, shipped.samplers) == (implied.log, implied.defaults, implied.samplers)
+
+
+def test_every_value_arrives_typed(file: Path) -> None:
+    (file.parent / "own.rzl").touch()
+    (file.parent / "kernel.btf").touch()
+    file.write_text("""
+        [agent]
+        interval = "100ms"
+        user = "telemetry"
+        probes = ["*.rzl", "own.rzl"]
+        btf_path = "kernel.btf"
+        listen = "[::1]:0"
+        hosts = ["node1"]
+        ttl = "1ms"
+        stats = "hold"
+        [log]
+        level = "debug"
+        [defaults]
+        enabled = false
+        [samplers.cpu_usage]
+        enabled = true
+        [sinks.page]
+        type = "exporter"
+        listen = "localhost:9000"
+        interval = "1s500ms"
+        metrics = { include = ["cpu_*", "tcp_*"], exclude = ["cpu_cores"] }
+        histograms = "both"
+        grouping_power = 2
+        [sinks.file]
+        type = "recorder"
+        path = "out.parquet"
+        duration = "1h30m"
+        fsync = true
+        [sinks.off]
+        type = "recorder"
+        enabled = false
+        [sinks.later]
+        type = "hindsight"
+        enabled = false
+        duration = "5m"
+    """)
+    config = load(file)
+    assert config.agent.interval == SECOND // 10
+    assert config.agent.btf_path == file.parent / "kernel.btf"
+    assert config.agent.listen == Address("::1", 0)
+    assert config.probes == (file.parent / "own.rzl",)
+    assert config.sampler_enabled("cpu_usage")
+    assert not config.sampler_enabled("syscall_counts")
+    assert config.sinks == {
+        "page": ExporterConfig(
+            listen=Address("localhost", 9000),
+            interval=3 * SECOND // 2,
+            metrics=Selection(include=("cpu_*", "tcp_*"), exclude=("cpu_cores",)),
+            histograms="both",
+            grouping_power=2,
+        ),
+        "file": RecorderConfig(path=Path("out.parquet"), interval=SECOND // 10, duration=5400 * SECOND, fsync=True),
+    }
+    assert config.warnings == ()
+
+
+def test_all_problems_are_reported_at_once_with_path_and_nearest_key(file: Path) -> None:
+    found = problems(
+        file,
+        """
+        [agnt]
+        [agent]
+        interval = "1 sec"
+        lisen = "127.0.0.1:1"
+        stats = "always"
+        [sinks.exporter]
+        type = "exporter"
+        listen = ":4242"
+        metrics = { includ = ["a"] }
+        [sinks.recorder]
+        type = "recoder"
+        [samplers.cpu_usage]
+        enabled = "no"
+        """,
+    )
+    assert found == (
+        "agnt: unknown key; did you mean `agent`?",
+        "agent.lisen: unknown key; did you mean `listen`?",
+        'agent.interval: expected a duration of at least 1ms, such as "100ms", "1s" or "1h30m", found "1 sec"',
+        'agent.stats: expected one of "sample", "off", "hold", found "always"',
+        'sinks.exporter.listen: expected HOST:PORT, such as "127.0.0.1:4242" or "[::1]:4242", found ":4242"',
+        "sinks.exporter.metrics.includ: unknown key; did you mean `include`?",
+        'sinks.recorder.type: expected one of "exporter", "recorder", "hindsight", found "recoder"; did you mean `recorder`?',
+        'samplers.cpu_usage.enabled: expected true or false, found "no"',
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("zzz = 1", "zzz: unknown key; allowed: agent, defaults, samplers, log, sinks"),
+        ("agent = 3", "agent: expected a table, found 3"),
+        ("sinks = []", "sinks: expected tables [sinks.NAME], found []"),
+        ("sinks.a = 1", "sinks.a: expected a table, found 1"),
+        ("[sinks.a]", 'sinks.a.type: missing; expected one of "exporter", "recorder", "hindsight"'),
+        ("sinks.a.type = 2", 'sinks.a.type: expected one of "exporter", "recorder", "hindsight", found 2'),
+        (
+            'sinks."a b".type = "exporter"',
+            'sinks."a b": expected a name of letters, digits, `_` and `-`',
+        ),
+        ('agent.btf_path = ""', 'agent.btf_path: expected a file name, found ""'),
+        ("agent.hosts = [1]", 'agent.hosts: expected a list of host names, such as ["node1.example.org"], found [1]'),
+        (
+            'sinks.a = { type = "exporter", grouping_power = true }',
+            "sinks.a.grouping_power: expected a whole number from 0 to 7, found true",
+        ),
+        (
+            'sinks.a = { type = "exporter", interval = "1500ms" }',
+            "sinks.a.interval: expected a multiple of agent.interval (1s), found 1s500ms",
+        ),
+        (
+            'sinks.a = { type = "exporter", listen = "127.0.0.1:4241" }',
+            "sinks.a.listen: the address 127.0.0.1:4241 is taken by agent.listen",
+        ),
+        (
+            'sinks.a.type = "recorder"\nsinks.b.type = "recorder"',
+            "sinks.b.path: the file rezolus.parquet is taken by sinks.a.path",
+        ),
+        (
+            'sinks.a.type = "hindsight"',
+            "sinks.a: this version has no hindsight sink yet: remove the table or set enabled = false",
+        ),
+        # A sink that is switched off is still checked.
+        (
+            'sinks.a = { type = "recorder", enabled = false, pth = "x" }',
+            "sinks.a.pth: unknown key; did you mean `path`?",
+        ),
+    ],
+)
+def test_a_problem_names_its_path_what_is_expected_and_what_was_found(file: Path, text: str, problem: str) -> None:
+    assert problems(file, text) == (problem,)
+
+
+def test_files_that_are_named_must_exist(file: Path) -> None:
+    folder = file.parent
+    assert problems(file, 'agent = { probes = ["x/*.rzl"], btf_path = "none" }') == (
+        f"agent.btf_path: no such file: {folder}/none",
+        f'agent.probes: no file matches "x/*.rzl" (looked from {folder})',
+    )
+
+
+def test_text_that_is_no_toml_is_reported_with_its_place(file: Path) -> None:
+    (problem,) = problems(file, "[agent]\ninterval = = 3\n")
+    assert problem.startswith("is not valid TOML: ")
+    assert "line 2" in problem
+
+
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: no such file or directory"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(ConfigError, match="is not UTF-8 text: byte 5 is 0xe9"):
+        load(tmp_path / "latin.toml")
+
+
+def test_the_report_of_several_problems_has_one_line_each(file: Path) -> None:
+    file.write_text("a = 1\nb = 2")
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{file}: 2 problems"
+    assert [line.split(":")[0] for line in lines[1:]] == ["  a", "  b"]
+
+
+def test_listening_to_other_hosts_is_allowed_and_said(file: Path) -> None:
+    file.write_text('sinks.a = { type = "exporter", listen = "0.0.0.0:4242" }')
+    assert load(file).warnings == ("sinks.a.listen: 0.0.0.0:4242 can be reached from other hosts",)
+
+
+def test_a_sampler_that_no_probe_defines_is_named_with_the_nearest(file: Path) -> None:
+    file.write_text("samplers.cpu_usag.enabled = false\nsamplers.syscalls.enabled = true\nsinks = {}")
+    config = load(file)
+    assert config.unknown_samplers(["cpu_usage", "syscalls"]) == (
+        "samplers.cpu_usag: no probe defines this sampler; did you mean `cpu_usage`?",
+    )
+
+
+def test_excluded_wins_over_included() -> None:
+    selection = Selection(include=("cpu_*", "tcp_size"), exclude=("*_cores",))
+    wanted = [name for name in ("cpu_usage", "cpu_cores", "tcp_size", "tcp_bytes") if selection.wants(name)]
+    assert wanted == ["cpu_usage", "tcp_size"]
+
+
+def test_hindsight_is_checked_with_its_own_keys(file: Path) -> None:
+    assert HindsightConfig().duration == 900 * SECOND
+    assert problems(file, 'sinks.a = { type = "hindsight", enabled = false, duration = "1ns" }') == (
+        'sinks.a.duration: expected a duration of at least 1ms, such as "100ms", "1s" or "1h30m", found "1ns"',
+    )
+
+
+toml_values = st.recursive(
+    st.one_of(st.text(), st.integers(-(2**63), 2**63 - 1), st.booleans(), st.floats(allow_nan=False)),
+    lambda inner: st.lists(inner, max_size=3),
+)
+
+
+@given(toml_values)
+def test_any_value_anywhere_is_read_or_reported(value: object) -> None:
+    keys = ("interval", "user", "listen", "hosts", "ttl", "stats", "btf_path", "probes")
+    for key in keys:
+        reader = TableReader()
+        config = reader.table({key: value}, "agent", AgentConfig)
+        if reader.problems:
+            assert config == AgentConfig()
+            assert reader.problems[0].startswith(f"agent.{key}: expected ")
+            assert "\n" not in reader.problems[0]
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_duration_survives_being_written_and_read(nanoseconds: int) -> None:
+    assert parse_duration(format_duration(nanoseconds)) == nanoseconds
+
+
+@pytest.mark.parametrize("text", ["", "1", "s", "1.5s", "-1s", "1 s", "1s ", "1w", "9999999999999h", "\uff11s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        parse_duration(text)
+
+
+def test_sizes_are_powers_of_1024() -> None:
+    assert [parse_size(text) for text in ("100B", "4KiB", "64MiB", "1GiB")] == [100, 4096, 64 << 20, 1 << 30]
+    for text in ("64MB", "64", "MiB", "99999999999TiB"):
+        with pytest.raises(ValueError, match=text):
+            parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [("127.0.0.1:4241", True), ("[::1]:80", True), ("localhost:0", True), ("0.0.0.0:1", False), ("node1:65535", False)],
+)
+def test_an_address_survives_being_read_and_written(text: str, *, loopback: bool) -> None:
+    address = parse_address(text)
+    assert str(address) == text
+    assert address.is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    "text", ["", "80", ":80", "a:", "a:65536", "a:-1", "::1:80", "1.2.3:80", "[x]:1", "a b:1", "a:1²"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        parse_address(text)
