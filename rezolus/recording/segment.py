@@ -1,0 +1,367 @@
+"""Segments: readings on disk as they come, in plain append-only files that need nothing to be closed properly.
+
+A segment is the magic followed by frames, each `u32 length, u32 crc32` and then `length` bytes, the first of which says
+what it is:
+
+- `M`: file metadata, msgpack map of strings; the first frame.
+- `C`: the catalog of the rows that follow. Series that are new to this segment join its table and get the next
+  *slots*, one for a counter or gauge, one per bucket for a histogram; the catalog is then three lists of table numbers.
+- `R`: one reading. `u64 time, u64 monotonic, u64 duration, u32 n`, then n slot numbers (u32) and their n values (u64): only what
+  changed since the slot was last written (a new slot is 0). A cgroup that comes or goes thus costs its own series only.
+
+There are no complete rows in between: a segment is short (the recorder seals it after some hundred rows) and always read
+from its beginning. A file that ends within a frame, or whose frame has a wrong checksum, is good up to the frame before;
+that is what a killed process or a full disk leaves. Everything is little-endian.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from rezolus.errors import UserError
+from rezolus.reading import I64, U64, Catalog, Kind, Reading, Series, histogram_buckets
+
+MAGIC = b"RZSEG\x00\x00\x01"
+FRAME = struct.Struct("<II")
+ROW = struct.Struct("<cQQQI")
+MAX_FRAME = 1 << 28
+"""Longer frames are taken for damage; the largest real one (65,536 series appearing at once) is a tenth of it."""
+
+Identity = tuple[str, str, tuple[tuple[str, str], ...], str, str, int]
+"""What makes a series the same one in two catalogs: all of it but the help text."""
+
+
+class SegmentError(UserError):
+    """The file is not a segment, or its contents contradict each other."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class SeriesRow(msgspec.Struct, frozen=True, array_like=True):
+    """A `Series` as it is stored."""
+
+    name: str
+    kind: Kind
+    labels: dict[str, str]
+    unit: str
+    help: str
+    sampler: str
+    power: int
+
+    @classmethod
+    def of(cls, series: Series) -> SeriesRow:
+        """Row of a series."""
+        return cls(
+            series.name, series.kind, dict(series.labels), series.unit, series.help, series.sampler, series.power
+        )
+
+    def series(self) -> Series:
+        """The series of this row."""
+        return Series(self.name, self.kind, self.labels, self.unit, self.help, self.sampler, self.power)
+
+
+class CatalogFrame(msgspec.Struct, frozen=True, array_like=True):
+    """Payload of a `C` frame; the lists are u32 numbers of the segment's series table."""
+
+    new: list[SeriesRow]
+    counters: bytes
+    gauges: bytes
+    histograms: bytes
+
+
+def identity(series: Series) -> Identity:
+    """Key under which a series is the same one in any catalog."""
+    return (series.kind, series.name, tuple(series.labels.items()), series.unit, series.sampler, series.power)
+
+
+def width_of(series: Series) -> int:
+    """Number of slots a series takes."""
+    return histogram_buckets(series.power) if series.kind == "histogram" else 1
+
+
+def _frame(payload: bytes) -> bytes:
+    return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+@dataclass(slots=True)
+class _Table:
+    """The series seen in a segment so far and where their slots begin."""
+
+    series: list[Series] = field(default_factory=list)
+    bases: list[int] = field(default_factory=list)
+    width: int = 0
+
+    def add(self, series: Series) -> int:
+        self.series.append(series)
+        self.bases.append(self.width)
+        self.width += width_of(series)
+        return len(self.series) - 1
+
+    def slots(self, numbers: list[int]) -> U64:
+        """Slot numbers of these series, one after the other."""
+        if not numbers:
+            return np.empty(0, np.uint64)
+        return np.concatenate(
+            [np.arange(self.bases[n], self.bases[n] + width_of(self.series[n]), dtype=np.uint64) for n in numbers]
+        )
+
+
+class SegmentWriter:
+    """Appends readings to a new segment file; one owner at a time.
+
+    Each `append` is one `write`: what it returned from survives the process. After an error the file is cut
+    back to its last whole row and the writer only takes `close`.
+    """
+
+    def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Create the file. Raises OSError, FileExistsError included."""
+        self.path = path
+        self.rows = 0
+        self.size = 0
+        self.first_ns = 0
+        self.last_ns = 0
+        self._table = _Table()
+        self._numbers: dict[Identity, int] = {}
+        self._catalog: Catalog | None = None
+        self._slots: U64 | None = None  # None: slot numbers are positions, the usual case
+        self._last = np.zeros(0, np.uint64)
+        self._values = np.zeros(0, np.uint64)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            self._write(MAGIC + _frame(b"M" + msgspec.msgpack.encode(dict(metadata))))
+        except OSError:
+            self.close()
+            raise
+
+    def append(self, reading: Reading) -> int:
+        """Write one reading; returns the bytes it took. Raises OSError (a full disk)."""
+        head = b"" if reading.catalog is self._catalog else self._enter(reading.catalog)
+        values = self._values
+        np.concatenate((reading.counters, reading.gauges.view(np.uint64), reading.histograms), out=values)
+        slots = self._slots
+        if slots is None:
+            positions = changed = np.flatnonzero(values != self._last)
+        else:
+            changed = np.flatnonzero(values != self._last[slots])
+            positions = slots[changed].astype(np.int64)
+        now = values[changed]
+        row = ROW.pack(b"R", reading.time_ns, reading.monotonic_ns, reading.duration_ns, len(changed))
+        written = self._write(head + _frame(row + positions.astype("<u4").tobytes() + now.astype("<u8").tobytes()))
+        self._last[positions] = now
+        self.first_ns = self.first_ns or reading.time_ns
+        self.last_ns = reading.time_ns
+        self.rows += 1
+        return written
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk itself. Raises OSError."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _enter(self, catalog: Catalog) -> bytes:
+        """Make `catalog` the current one; returns the frame that says so."""
+        new: list[SeriesRow] = []
+        numbers = [
+            np.fromiter((self._number(series, new) for series in group), dtype="<u4", count=len(group))
+            for group in (catalog.counters, catalog.gauges, catalog.histograms)
+        ]
+        slots = self._table.slots([int(number) for group in numbers for number in group])
+        self._values = np.empty(len(slots), np.uint64)
+        self._last = np.concatenate((self._last, np.zeros(self._table.width - len(self._last), np.uint64)))
+        plain = len(slots) == self._table.width and np.array_equal(slots, np.arange(len(slots), dtype=np.uint64))
+        self._slots = None if plain else slots
+        self._catalog = catalog
+        return _frame(b"C" + msgspec.msgpack.encode(CatalogFrame(new, *(group.tobytes() for group in numbers))))
+
+    def _number(self, series: Series, new: list[SeriesRow]) -> int:
+        key = identity(series)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = self._table.add(series)
+            new.append(SeriesRow.of(series))
+        return number
+
+    def _write(self, data: bytes) -> int:
+        try:
+            written = os.write(self._fd, data)
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        except OSError:
+            os.ftruncate(self._fd, self.size)
+            raise
+        self.size += written
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Where a frame's payload lies, its kind byte left out."""
+
+    kind: bytes
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A catalog of a segment and where its values lie among the slots."""
+
+    catalog: Catalog
+    numbers: tuple[int, ...]
+    """Series table numbers, counters, gauges, histograms."""
+    slots: U64
+
+
+@dataclass(slots=True)
+class Row:
+    """One reading of a segment in slots. `values` is changed in place by the next row."""
+
+    time_ns: int
+    monotonic_ns: int
+    duration_ns: int
+    layout: Layout
+    values: U64
+
+    def reading(self) -> Reading:
+        """The row as a reading with arrays of its own."""
+        catalog = self.layout.catalog
+        values = self.values[self.layout.slots]
+        counters = len(catalog.counters)
+        gauges = counters + len(catalog.gauges)
+        return Reading(
+            catalog=catalog,
+            time_ns=self.time_ns,
+            monotonic_ns=self.monotonic_ns,
+            duration_ns=self.duration_ns,
+            counters=values[:counters],
+            gauges=_signed(values[counters:gauges]),
+            histograms=values[gauges:],
+        )
+
+
+def _signed(values: U64) -> I64:
+    return values.view(np.int64)
+
+
+class Segment:
+    """A segment file, checked and ready to be replayed. Holds the file's bytes in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file up to its last whole frame. Raises OSError, or SegmentError when it is something else."""
+        self.path = path
+        self._data = path.read_bytes()
+        self._parts: list[_Part] = []
+        self._table = _Table()
+        self.metadata: dict[str, str] = {}
+        self.times: list[int] = []
+        """Wall clock of each row, ns."""
+        if self._data[: len(MAGIC)] != MAGIC[: len(self._data)]:
+            raise SegmentError(path, "is not a segment: it does not begin with the magic bytes")
+        self.whole = self._scan()
+        """True when the file ends with a whole frame."""
+        self._layouts = self._decode_layouts()
+
+    @property
+    def rows(self) -> int:
+        """Number of readings."""
+        return len(self.times)
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """Every series of the segment in order of appearance; `base` gives the slots."""
+        return tuple(self._table.series)
+
+    @property
+    def bases(self) -> tuple[int, ...]:
+        """First slot of each of `series`."""
+        return tuple(self._table.bases)
+
+    @property
+    def width(self) -> int:
+        """Number of slots."""
+        return self._table.width
+
+    def replay(self) -> Iterator[Row]:
+        """All rows in order. Raises SegmentError when a row names slots the segment does not have."""
+        layouts = iter(self._layouts)
+        layout: Layout | None = None
+        values = np.zeros(self._table.width, np.uint64)
+        for part in self._parts:
+            if part.kind == b"C":
+                layout = next(layouts)
+            elif part.kind == b"R":
+                if layout is None:
+                    raise SegmentError(self.path, "a row comes before the first catalog")
+                yield self._row(part, layout, values)
+
+    def readings(self, start_ns: int = 0, end_ns: int = 2**64 - 1) -> Iterator[Reading]:
+        """Readings whose wall clock lies between the two, both included."""
+        for row in self.replay():
+            if start_ns <= row.time_ns <= end_ns:
+                yield row.reading()
+
+    def _scan(self) -> bool:
+        """Find the frames; False when something unusable follows the last good one."""
+        data = self._data
+        at = len(MAGIC)
+        while at + FRAME.size < len(data):
+            length, checksum = FRAME.unpack_from(data, at)
+            start = at + FRAME.size
+            end = start + length
+            if not 0 < length <= MAX_FRAME or end > len(data) or zlib.crc32(data[start:end]) != checksum:
+                return False
+            self._parts.append(_Part(data[start : start + 1], start + 1, end))
+            at = end
+        return at == len(data)
+
+    def _decode_layouts(self) -> list[Layout]:
+        layouts = []
+        try:
+            for part in self._parts:
+                payload = self._data[part.start : part.end]
+                if part.kind == b"M":
+                    self.metadata = msgspec.msgpack.decode(payload, type=dict[str, str])
+                elif part.kind == b"C":
+                    layouts.append(self._layout(msgspec.msgpack.decode(payload, type=CatalogFrame)))
+                elif part.kind == b"R":
+                    self.times.append(ROW.unpack_from(self._data, part.start - 1)[1])
+        except (msgspec.MsgspecError, struct.error, IndexError, ValueError) as error:
+            raise SegmentError(self.path, f"a frame's checksum is right but its contents are not: {error}") from error
+        return layouts
+
+    def _layout(self, frame: CatalogFrame) -> Layout:
+        for row in frame.new:
+            self._table.add(row.series())
+        groups = [np.frombuffer(raw, "<u4").tolist() for raw in (frame.counters, frame.gauges, frame.histograms)]
+        numbers = [number for group in groups for number in group]
+        catalog = Catalog(*(tuple(self._table.series[number] for number in group) for group in groups))
+        return Layout(catalog, tuple(numbers), self._table.slots(numbers))
+
+    def _row(self, part: _Part, layout: Layout, values: U64) -> Row:
+        try:
+            _, time_ns, monotonic_ns, duration_ns, count = ROW.unpack_from(self._data, part.start - 1)
+            at = part.start - 1 + ROW.size
+            positions = np.frombuffer(self._data, "<u4", count, at)
+            values[positions] = np.frombuffer(self._data, "<u8", count, at + 4 * count)
+        except (struct.error, ValueError, IndexError) as error:
+            raise SegmentError(self.path, f"a row contradicts its catalog: {error}") from error
+        return Row(time_ns, monotonic_ns, duration_ns, layout, values)

@@ -1,0 +1,92 @@
+"""A folder of numbered segments: the newest is written, the older ones are sealed, the oldest can go."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rezolus.reading import Reading
+from rezolus.recording.segment import Segment, SegmentError, SegmentWriter
+
+SUFFIX = ".segment"
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """The folder's segments, oldest first. Raises OSError."""
+    return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and path.stem.isdecimal())
+
+
+def segment_number(path: Path) -> int:
+    """Position of a segment in its recording."""
+    return int(path.stem)
+
+
+def create_segment(folder: Path, number: int, metadata: Mapping[str, str]) -> SegmentWriter:
+    """Open segment `number` for writing. Raises OSError."""
+    return SegmentWriter(folder / f"{number:08d}{SUFFIX}", metadata)
+
+
+def read_range(folder: Path, start_ns: int = 0, end_ns: int = 2**64 - 1) -> Iterator[Reading]:
+    """Readings of the folder between two wall clock times, both included, oldest first.
+
+    Works beside the writer: of the open segment it gives what is there, and a segment dropped meanwhile is left out.
+    Raises OSError or SegmentError.
+    """
+    for path in segment_files(folder):
+        with contextlib.suppress(FileNotFoundError):
+            segment = Segment(path)
+            if segment.times and min(segment.times) <= end_ns and max(segment.times) >= start_ns:
+                yield from segment.readings(start_ns, end_ns)
+
+
+def newest_ns(path: Path) -> int:
+    """Wall clock of a segment's last reading; 0 when it has none or is not readable as a segment."""
+    try:
+        return max(Segment(path).times, default=0)
+    except SegmentError:
+        return 0
+
+
+def drop_oldest(folder: Path, *, keep_bytes: int, keep: int = 1) -> list[Path]:
+    """Delete the oldest segments until the rest is at most `keep_bytes`; the newest `keep` stay in any case.
+
+    Returns what was deleted. Raises OSError.
+    """
+    files = segment_files(folder)
+    sizes = [path.stat().st_size for path in files]
+    excess = sum(sizes) - keep_bytes
+    dropped = []
+    for path, size in zip(files[: max(0, len(files) - keep)], sizes, strict=False):
+        if excess <= 0:
+            break
+        path.unlink()
+        dropped.append(path)
+        excess -= size
+    return dropped
+
+
+def sync_folder(folder: Path) -> None:
+    """Make created, renamed and deleted names of the folder last. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[bool]:
+    """Own a recording's folder while the context lasts; gives False when another process does."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)

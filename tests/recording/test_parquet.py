@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series
+from rezolus.recording import finish, thrift
+from rezolus.recording.body import Body
+from rezolus.recording.parquet import canonical_name, columns_of
+from rezolus.recording.store import create_segment, folder_lock, segment_files
+from tests.synthetic import Walk, catalog
+
+METADATA = {"version": "1.2", "sampling_interval_ms": "1000"}
+
+
+def record(folder: Path, readings: list[Reading], number: int = 0) -> Path:
+    folder.mkdir(exist_ok=True)
+    writer = create_segment(folder, number, METADATA)
+    for reading in readings:
+        writer.append(reading)
+    writer.close()
+    return writer.path
+
+
+def assert_holds(table: pa.Table, readings: list[Reading]) -> None:
+    assert table["timestamp"].to_pylist() == [reading.time_ns for reading in readings]
+    assert table["duration"].to_pylist() == [reading.duration_ns for reading in readings]
+    cells = {name: table[name].to_pylist() for name in table.column_names}
+    for at, reading in enumerate(readings):
+        series = reading.catalog
+        values: list[tuple[Series, object]] = list(zip(series.counters, reading.counters.tolist(), strict=True))
+        values += [
+            (s, None if v == ABSENT_GAUGE else v) for s, v in zip(series.gauges, reading.gauges.tolist(), strict=True)
+        ]
+        offsets = series.histogram_offsets
+        values += [
+            (s, reading.histograms[offsets[n] : offsets[n + 1]].tolist()) for n, s in enumerate(series.histograms)
+        ]
+        present = set()
+        for entry, value in values:
+            name = canonical_name(entry) + (":buckets" if entry.kind == "histogram" else "")
+            assert cells[name][at] == value, (name, at)
+            present.add(name)
+        for name in set(cells) - present - {"timestamp", "duration"}:
+            if not name.endswith(":buckets"):
+                assert cells[name][at] is None, (name, at)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def test_a_recording_has_the_layout_of_rezolus(folder: Path, tmp_path: Path):
+    readings = list(Walk(catalog(cgroups=3)).run(20))
+    record(folder, readings[:7], 0)
+    record(folder, readings[7:], 1)
+    output = tmp_path / "out.parquet"
+    assert finish.finish(folder, output) == 20
+    assert not folder.exists()
+    table = pq.read_table(output)
+    table.validate(full=True)
+    assert_holds(table, readings)
+
+    file = pq.ParquetFile(output)
+    schema = file.schema_arrow
+    assert schema.names[:2] == ["timestamp", "duration"]
+    kinds = [field.metadata[b"metric_type"] for field in schema][2:]
+    assert kinds == sorted(kinds)  # counter, gauge, histogram
+    for kind in set(kinds):
+        names = [name for name, found in zip(schema.names[2:], kinds, strict=True) if found == kind]
+        assert names == sorted(names)
+    assert schema.field("timestamp") == pa.field("timestamp", pa.uint64(), nullable=False)
+    usage = schema.field("cpu_usage/user/1")
+    assert usage.type == pa.uint64()
+    assert usage.metadata == {
+        b"metric": b"cpu_usage",
+        b"metric_type": b"counter",
+        b"unit": b"nanoseconds",
+        b"sampler": b"cpu_usage",
+        b"state": b"user",
+        b"id": b"1",
+    }
+    latency = schema.field("syscall_latency/class3:buckets")
+    assert latency.type == pa.list_(pa.uint64())
+    assert latency.metadata[b"grouping_power"] == b"3"
+    assert latency.metadata[b"max_value_power"] == b"64"
+    assert schema.field("memory_part3").type == pa.int64()
+    metadata = {key.decode(): value.decode() for key, value in file.metadata.metadata.items()}
+    assert metadata["source"] == "rezolus"
+    assert metadata["version"] == "1.2"
+    assert metadata["sampling_interval_ms"] == "1000"
+    assert json.loads(metadata["descriptions"])["syscall"] == "System calls \\ by class."
+    assert "ARROW:schema" in metadata
+
+
+def test_row_groups_carry_statistics_of_time_and_lie_in_order(folder: Path, tmp_path: Path):
+    readings = list(Walk(catalog(cgroups=1)).run(9))
+    for number in range(3):
+        record(folder, readings[number * 3 : number * 3 + 3], number)
+    finish.finish(folder, tmp_path / "out.parquet")
+    metadata = pq.read_metadata(tmp_path / "out.parquet")
+    assert metadata.num_rows == 9
+    ranges = [metadata.row_group(n).column(0).statistics for n in range(metadata.num_row_groups)]
+    assert [(s.min, s.max) for s in ranges] == [(readings[n].time_ns, readings[n + 2].time_ns) for n in (0, 3, 6)]
+    chunk = metadata.row_group(1).column(metadata.num_columns - 1)
+    assert chunk.path_in_schema.endswith(":buckets.list.item")
+    assert chunk.compression == "ZSTD"
+    groups = thrift.field(footer(tmp_path / "out.parquet"), 4)[1]
+    assert [thrift.field(group, 7) for group in groups] == [0, 1, 2]
+
+
+def footer(path: Path) -> thrift.Tree:
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    tree = thrift.Reader(data[-8 - length : -8]).struct()
+    assert thrift.dump(tree) == data[-8 - length : -8]
+    return tree
+
+
+def test_series_that_come_and_go_make_one_schema(folder: Path, tmp_path: Path):
+    """Within a segment and between segments; what is absent is null."""
+    walk = Walk(catalog(cgroups=2))
+    first = list(walk.run(3))
+    walk.enter(catalog(cgroups=5))
+    second = list(walk.run(3))
+    walk.enter(Catalog(walk.catalog.counters[:4], walk.catalog.gauges[:3], walk.catalog.histograms[:2]))
+    third = list(walk.run(2))
+    walk.enter(Catalog((Series("app", "counter", {}, "", "", "x"),), (), (Series("app_latency", "histogram", {}),)))
+    fourth = list(walk.run(2))
+    record(folder, first + second, 0)
+    record(folder, third, 1)
+    record(folder, fourth, 2)
+    assert finish.finish(folder, tmp_path / "out.parquet") == 10
+    table = pq.read_table(tmp_path / "out.parquet")
+    table.validate(full=True)
+    assert_holds(table, first + second + third + fourth)
+    assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_row_groups == 3
+
+
+def test_a_histogram_that_returns_leaves_no_gap(folder: Path, tmp_path: Path):
+    with_it = Catalog((), (), (Series("h", "histogram", {}),))
+    walk = Walk(with_it)
+    first = walk.step()
+    gone = Reading(
+        Catalog((), (), ()),
+        first.time_ns + 1,
+        0,
+        0,
+        np.empty(0, np.uint64),
+        np.empty(0, np.int64),
+        np.empty(0, np.uint64),
+    )
+    again = walk.step()
+    record(folder, [first, gone, again])
+    finish.finish(folder, tmp_path / "out.parquet")
+    cells = pq.read_table(tmp_path / "out.parquet")["h:buckets"].to_pylist()
+    assert cells == [first.histograms.tolist(), first.histograms.tolist(), again.histograms.tolist()]
+
+
+def test_absent_gauges_are_null(folder: Path, tmp_path: Path):
+    walk = Walk(Catalog((), (Series("g", "gauge", {}),), ()))
+    readings = list(walk.run(3))
+    readings[1].gauges = np.array([ABSENT_GAUGE])
+    record(folder, readings)
+    finish.finish(folder, tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")["g"].to_pylist() == [
+        int(readings[0].gauges[0]),
+        None,
+        int(readings[2].gauges[0]),
+    ]
+
+
+def test_names_that_collide_stay_apart():
+    series = [
+        Series("a", "counter", {"op": "x"}),
+        Series("a", "counter", {"state": "x"}),
+        Series("a/x", "gauge", {}),
+        Series("timestamp", "gauge", {}),
+        Series("w:window_begin", "counter", {}),
+    ]
+    names = [column.name for column in columns_of(series)]
+    assert names == ["a/x", "a/x#2", "w:window_begin#2", "a/x#3", "timestamp#2"]
+
+
+def test_canonical_names():
+    labels = {"comm": "c", "direction": "in", "id": "7", "name": "n", "op": "o", "state": "s"}
+    assert canonical_name(Series("m", "counter", labels, "bytes", "", "sampler")) == "m/n/o/s/in/c/7"
+
+
+def test_absorbing_step_by_step_survives_a_crash_at_any_point(folder: Path, tmp_path: Path):
+    readings = list(Walk(catalog(cgroups=1)).run(6))
+    for number in range(3):
+        record(folder, readings[number * 2 : number * 2 + 2], number)
+    assert finish.absorb(folder, 0) == 2
+    assert [path.name for path in segment_files(folder)] == ["00000001.segment", "00000002.segment"]
+    # died while writing the next row group: half of it in the body, half a frame in the index
+    with (folder / "body").open("ab") as file:
+        file.write(b"half a row group")
+    with (folder / "index").open("ab") as file:
+        file.write(b"\x20\x00\x00\x00half")
+    # died between the commit and the deletion of a segment
+    kept = tmp_path / "kept"
+    shutil.copy(folder / "00000001.segment", kept)
+    assert finish.absorb(folder, 1) == 2
+    shutil.copy(kept, folder / "00000001.segment")
+    assert finish.finish(folder, tmp_path / "out.parquet") == 6
+    assert_holds(pq.read_table(tmp_path / "out.parquet"), readings)
+
+
+def test_a_footer_that_was_written_before_a_crash_is_written_again(folder: Path, tmp_path: Path):
+    readings = list(Walk(catalog(cgroups=1)).run(2))
+    record(folder, readings)
+    finish.absorb(folder, 0)
+    body = Body(folder)
+    with pytest.raises(OSError, match="No such file"):
+        body.finish(tmp_path / "missing" / "out.parquet")
+    body.close()
+    assert finish.finish(folder, tmp_path / "out.parquet") == 2
+    assert_holds(pq.read_table(tmp_path / "out.parquet"), readings)
+
+
+def test_a_damaged_segment_does_not_hold_up_the_others(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    readings = list(Walk(catalog(cgroups=1)).run(4))
+    record(folder, readings[:2], 0)
+    (folder / "00000001.segment").write_bytes(b"not a segment")
+    record(folder, readings[2:], 2)
+    assert finish.finish(folder, tmp_path / "out.parquet") == 4
+    assert_holds(pq.read_table(tmp_path / "out.parquet"), readings)
+    assert (folder / "00000001.damaged").exists()
+    assert "is not a segment" in capsys.readouterr().err
+
+
+def test_recovery_finishes_what_is_left_and_leaves_what_is_alive(tmp_path: Path):
+    readings = list(Walk(catalog(cgroups=1)).run(4))
+    work = tmp_path / "rec.parquet.recording"
+    work.mkdir()
+    record(work / "100", readings[:2])
+    torn = record(work / "200", readings[2:])
+    with torn.open("r+b") as file:
+        file.truncate(torn.stat().st_size - 1)
+    record(work / "300", readings)
+    with folder_lock(work / "300"):
+        written = finish.recover(work, tmp_path / "rec.parquet")
+    assert [path.name for path in written] == ["rec.recovered-100.parquet", "rec.recovered-200.parquet"]
+    assert_holds(pq.read_table(written[0]), readings[:2])
+    assert_holds(pq.read_table(written[1]), readings[2:3])
+    assert [path.name for path in work.iterdir()] == ["300"]
+
+
+def test_an_empty_recording_makes_no_file(folder: Path, tmp_path: Path):
+    record(folder, [])
+    assert finish.finish(folder, tmp_path / "out.parquet") == 0
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_the_child_reports_an_error_without_a_traceback(folder: Path, tmp_path: Path):
+    record(folder, list(Walk(catalog(cgroups=1)).run(1)))
+    output = tmp_path / "missing" / "out.parquet"
+    command = [sys.executable, "-m", "rezolus.recording.finish", "finish", str(folder), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: [Errno 2] No such file")
+    assert "Traceback" not in done.stderr
+    assert segment_files(folder) == []
+    assert (folder / "index").stat().st_size > 0

@@ -1,0 +1,86 @@
+"""A source of readings like a real host's: about 650 scalar series and 33 histograms on random walks, always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rezolus.reading import Catalog, Reading, Series
+
+START_NS = 1_795_372_013_000_000_000
+SECOND_NS = 1_000_000_000
+
+
+def histogram(name: str, sampler: str, /, **labels: str) -> Series:
+    return Series(name, "histogram", labels, "nanoseconds", f"Distribution of {name}.", sampler)
+
+
+def catalog(*, cgroups: int = 40, cpus: int = 2, power: int = 3) -> Catalog:
+    counters = [
+        Series("cpu_usage", "counter", {"id": str(cpu), "state": state}, "nanoseconds", "Time of CPUs.", "cpu_usage")
+        for state in ("user", "system", "softirq")
+        for cpu in range(cpus)
+    ]
+    counters += [
+        Series("syscall", "counter", {"op": f"class{n}"}, "syscalls", "System calls \\ by class.", "syscall_counts")
+        for n in range(16)
+    ]
+    counters += [
+        Series(
+            name, "counter", {"id": str(n), "name": f"/system.slice/unit{n}.service"}, "", f"{name} by cgroup.", "cg"
+        )
+        for name in (f"cgroup_metric{m}" for m in range(14))
+        for n in range(cgroups)
+    ]
+    gauges = [Series(f"memory_part{n}", "gauge", {}, "bytes", f"Part {n}.", "memory_meminfo") for n in range(68)]
+    histograms = [histogram("syscall_latency", "syscall_latency", op=f"class{n}") for n in range(16)]
+    histograms += [histogram(f"latency{n}", "latencies") for n in range(17)]
+    if power != 3:
+        histograms = [Series(h.name, h.kind, h.labels, h.unit, h.help, h.sampler, power) for h in histograms]
+    return Catalog(tuple(counters), tuple(gauges), tuple(histograms))
+
+
+class Walk:
+    """Successive readings of a catalog; counters and buckets only grow."""
+
+    def __init__(self, series: Catalog | None = None, *, seed: int = 7, interval_ns: int = SECOND_NS) -> None:
+        self.random = np.random.default_rng(seed)
+        self.interval_ns = interval_ns
+        self.ticks = 0
+        self.enter(catalog() if series is None else series)
+
+    def enter(self, series: Catalog) -> None:
+        self.catalog = series
+        self.counters = self.random.integers(0, 2**40, len(series.counters)).astype(np.uint64)
+        self.gauges = self.random.integers(-(2**20), 2**40, len(series.gauges))
+        self.histograms = np.zeros(series.histogram_offsets[-1], np.uint64)
+
+    def step(self) -> Reading:
+        random = self.random
+        self.counters = self.counters + random.integers(0, 50_000, len(self.counters)).astype(np.uint64)
+        self.gauges = self.gauges + random.integers(-4096, 4096, len(self.gauges)) * (
+            random.random(len(self.gauges)) < 0.6
+        )
+        self.histograms = self.histograms.copy()
+        for begin, end in zip(self.catalog.histogram_offsets, self.catalog.histogram_offsets[1:], strict=False):
+            # latencies between 1 us and 1 ms: some twenty buckets change per tick
+            where = begin + np.clip(random.normal((end - begin) * 0.26, (end - begin) * 0.03, 60), 0, end - begin - 1)
+            np.add.at(self.histograms, where.astype(np.int64), np.uint64(1))
+        self.ticks += 1
+        return self.reading()
+
+    def reading(self) -> Reading:
+        return Reading(
+            catalog=self.catalog,
+            time_ns=START_NS + self.ticks * self.interval_ns,
+            monotonic_ns=SECOND_NS + self.ticks * self.interval_ns,
+            duration_ns=400_000,
+            counters=self.counters,
+            gauges=self.gauges,
+            histograms=self.histograms,
+        )
+
+    def run(self, count: int) -> Iterator[Reading]:
+        for _ in range(count):
+            yield self.step()
