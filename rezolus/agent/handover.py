@@ -1,0 +1,67 @@
+"""What the loader tells the daemon, once: schema, what became of every program, and what went wrong."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from dsl.hooks import Hook
+from dsl.schema import Schema
+
+Stage = Literal["config", "check", "compile", "verify", "attach", "source"]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why something does not run, at its place."""
+
+    stage: Stage
+    message: str
+    """One sentence without place."""
+    sampler: str = ""
+    """Empty when it is not about one sampler."""
+    file: str = ""
+    """The `.rzl` file."""
+    line: int = 0
+    detail: str = ""
+    """All that the compiler or the kernel said; may be long."""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.file and self.line else f"{self.file}: " if self.file else ""
+        return f"{where}{self.message}"
+
+
+class ProgramReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One program of the unit."""
+
+    function: str
+    hook: Hook
+    samplers: tuple[str, ...]
+    weights: tuple[int, ...] = ()
+    error: Problem | None = None
+    """None when it is attached."""
+
+
+class SamplerBrief(msgspec.Struct, frozen=True, kw_only=True):
+    """A sampler that is not in the schema because it does not run."""
+
+    name: str
+    state: Literal["disabled", "failed"]
+    file: str = ""
+    line: int = 0
+
+
+class Handover(msgspec.Struct, frozen=True, kw_only=True):
+    """The loader's whole result. Its descriptors travel beside it, named as in `rezolus.bpf.load.Loaded.fds`, and
+    `perf:SOURCE:KEY:CPU` for the counters of perf sources."""
+
+    schema: Schema
+    programs: tuple[ProgramReport, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    absent: tuple[SamplerBrief, ...] = ()
+    cpus: tuple[int, ...] = (0,)
+    """Possible CPUs."""
+    seconds: dict[str, float] = {}
+    """How long each step took."""
+    privileged: bool = True
+    """Whether the loader could load BPF programs at all; else only what is read from files is measured."""

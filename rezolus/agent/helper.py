@@ -1,0 +1,162 @@
+"""The daemon's end of the root helper's socket."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from rezolus.agent import supervisor
+from rezolus.agent.handover import Handover
+from rezolus.bpf.handover import HandoverError, receive
+from rezolus.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_FD_BYTES = struct.calcsize("i")
+
+
+class LoadError(UserError):
+    """No programs could be loaded; `partial` is what the loader had told before it failed."""
+
+    def __init__(self, message: str, partial: Handover | None = None) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+class Helper:
+    """Asks the root helper for loaders, workers and kernel statistics. `run` must be running for that.
+
+    `loading` says that a loader was asked for already, before this object was made.
+    """
+
+    def __init__(self, control: socket.socket, *, loading: bool = False) -> None:
+        control.setblocking(False)
+        self._socket = trio.socket.from_stdlib_socket(control)
+        self._loading = loading
+        self._ended: dict[bytes, trio.Event] = {}
+        self._status: dict[bytes, int] = {}
+        self._send: dict[bytes, trio.MemorySendChannel[socket.socket | str]] = {}
+        self._receive: dict[bytes, trio.MemoryReceiveChannel[socket.socket | str]] = {}
+        for command in (supervisor.LOAD, supervisor.WORK):
+            self._send[command], self._receive[command] = trio.open_memory_channel(4)
+            self._ended[command] = trio.Event()
+        self.alive = True
+        """Whether the helper is there; without it nothing can be loaded again."""
+
+    async def run(self) -> None:
+        """Take the helper's messages until it is gone, which is logged and not an error."""
+        try:
+            while True:
+                message, fd = await self._message()
+                if not message:
+                    break
+                self._dispatch(message, fd)
+        except ConnectionResetError:
+            pass
+        finally:
+            self.alive = False
+            for command in self._send:
+                self._send[command].close()
+                self._ended[command].set()
+        log.warning("the root helper is gone: what runs goes on, but nothing can be loaded again until a restart")
+
+    async def load(self) -> tuple[Handover, dict[str, int]]:
+        """Have everything compiled, loaded and attached; the descriptors are the caller's. Raises LoadError."""
+        self._ended[supervisor.LOAD] = trio.Event()
+        if not self._loading:
+            await self._ask(supervisor.LOAD)
+        self._loading = False
+        channel = await self._channel(supervisor.LOAD)
+        partial: Handover | None = None
+        with channel, _woken_on_cancel(channel):
+            try:
+                partial, _ = await _in_thread(channel)
+                return await _in_thread(channel)
+            except HandoverError as error:
+                raise LoadError(await self._why(supervisor.LOAD, str(error)), partial) from error
+
+    async def worker(self) -> socket.socket:
+        """A socket to a new worker process. Raises LoadError."""
+        await self._ask(supervisor.WORK)
+        return await self._channel(supervisor.WORK)
+
+    async def statistics(self, on: bool) -> None:
+        """Have the kernel time BPF programs, or not; nothing when the helper is gone."""
+        if self.alive:
+            await self._ask(supervisor.STATS_ON if on else supervisor.STATS_OFF)
+
+    def close(self) -> None:
+        """End the helper."""
+        self._socket.close()
+
+    async def _ask(self, command: bytes) -> None:
+        try:
+            await self._socket.send(command)
+        except (BrokenPipeError, ConnectionResetError):
+            raise LoadError("the root helper is gone; restart rezolus") from None
+
+    async def _channel(self, command: bytes) -> socket.socket:
+        try:
+            answer = await self._receive[command].receive()
+        except trio.EndOfChannel:
+            raise LoadError("the root helper is gone; restart rezolus") from None
+        if isinstance(answer, str):
+            raise LoadError(answer)
+        return answer
+
+    async def _why(self, command: bytes, otherwise: str) -> str:
+        """How the child ended."""
+        with trio.move_on_after(5):
+            await self._ended[command].wait()
+        status = self._status.get(command)
+        if status is None or status == 0:
+            return f"the loader failed: {otherwise}"
+        if status < 0:
+            return f"the loader was killed by {signal.Signals(-status).name}"
+        return f"the loader ended with exit status {status}"
+
+    async def _message(self) -> tuple[bytes, int | None]:
+        data, ancillary, _, _ = await self._socket.recvmsg(256, socket.CMSG_SPACE(_FD_BYTES), socket.MSG_CMSG_CLOEXEC)
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                return data, struct.unpack("i", content[:_FD_BYTES])[0]
+        return data, None
+
+    def _dispatch(self, message: bytes, fd: int | None) -> None:
+        kind = message[:1]
+        if fd is not None and kind in self._send:
+            self._send[kind].send_nowait(socket.socket(fileno=fd))
+        elif kind == supervisor.ENDED:
+            command, status = supervisor.parse_end(message)
+            self._status[command] = status
+            self._ended[command].set()
+        elif kind == supervisor.FAILED:
+            log.warning("root helper: %s", message[1:].decode(errors="replace"))
+
+
+async def _in_thread(channel: socket.socket) -> tuple[Handover, dict[str, int]]:
+    return await trio.to_thread.run_sync(receive, channel, Handover, abandon_on_cancel=True)
+
+
+@contextmanager
+def _woken_on_cancel(channel: socket.socket) -> Iterator[None]:
+    """A thread that still waits for the loader when we are cancelled sees the end of the stream."""
+    try:
+        yield
+    except trio.Cancelled:
+        channel.shutdown(socket.SHUT_RDWR)
+        raise
+
+
+def close_all(fds: dict[str, int]) -> None:
+    """Close received descriptors."""
+    for fd in fds.values():
+        os.close(fd)
+    fds.clear()
