@@ -5,8 +5,8 @@ nothing. It is used as Debian installs it, by explicit path, because the interpr
 than the distribution's and must not see the rest of the distribution's packages.
 
 The process that compiles keeps 120 MB of LLVM and temporary objects until it ends: call this in a
-short-lived one. A construct that LLVM cannot translate (a signed division) ends the process; what
-it said is then in `log_fd`.
+short-lived one. A construct that LLVM cannot translate (a signed division, 512 bytes of stack exceeded) ends the
+process; `crash_error` makes an error of what it had written to `log_fd`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ _MESSAGE: Final = re.compile(
     r"^(?P<file>[^:\n]+):(?P<line>\d+):(?P<column>\d+): (?:fatal )?(?P<severity>error|warning|note): (?P<text>.*)$",
     re.MULTILINE,
 )
+_FATAL: Final = re.compile(
+    r"^error: (?:\S*:)?(?P<line>\d+):\d+: (?:in function \S+ [^:]*: )?(?P<text>.*)$"
+    r"|^Error at line (?P<line_too>\d+): (?P<text_too>.*?)(?: for DAG.*)?$",
+    re.MULTILINE,
+)
+"""What LLVM says before it ends the process."""
 _RESERVED: Final = re.compile(r"(kprobe|kretprobe|tracepoint|raw_tracepoint|kfunc|kretfunc|lsm|bpf_iter)__")
 
 
@@ -172,18 +178,35 @@ def parse_messages(printed: str, source: SourceMap) -> tuple[Message, ...]:
     messages = []
     for found in _MESSAGE.finditer(printed):
         c_line = int(found["line"]) if found["file"].endswith(UNIT) else 0
-        place = source.place(c_line)
-        messages.append(
-            Message(
-                severity=found["severity"],
-                text=found["text"],
-                file=place.file,
-                line=place.line,
-                c_line=c_line,
-                c_text=source.source(c_line),
-            )
-        )
+        messages.append(_message(found["severity"], found["text"], c_line, source))
     return tuple(messages)
+
+
+def crash_error(text: str, printed: str, ending: str) -> CompileError:
+    """The error of a compilation that ended its process.
+
+    `text` is the unit's, `printed` what was written to `log_fd`, `ending` how the process ended (`signal 11`).
+    """
+    source = map_lines(text)
+    messages = parse_messages(printed, source)
+    for found in _FATAL.finditer(printed):
+        c_line = int(found["line"] or found["line_too"])
+        messages = (*messages, _message("error", (found["text"] or found["text_too"]).strip(), c_line, source))
+    if not any(message.severity == "error" for message in messages):
+        messages = (*messages, Message(severity="error", text=f"the C compiler crashed ({ending})"))
+    return CompileError(messages, printed)
+
+
+def _message(severity: str, text: str, c_line: int, source: SourceMap) -> Message:
+    place = source.place(c_line)
+    return Message(
+        severity=severity,
+        text=text,
+        file=place.file,
+        line=place.line,
+        c_line=c_line,
+        c_text=source.source(c_line),
+    )
 
 
 class _Log:

@@ -6,8 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from dsl.btf import Btf
-from dsl.btf_types import Func, Typedef
+from dsl.btf import Btf, Func, Typedef
 from dsl.hooks import Hook
 from rezolus.bpf.load import BtfId
 
