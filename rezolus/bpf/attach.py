@@ -175,6 +175,10 @@ def _reason(hook: Hook, error: OSError) -> str:
             return "this host has no such performance counter"
         case errno.ENOENT:
             return "this kernel has no such function or tracepoint"
+        case errno.EINVAL if hook.kind == "raw_tp":
+            return "the program reads more arguments than this kernel's tracepoint has"
+        case errno.EINVAL if hook.kind in {"uprobe", "uretprobe", "usdt"}:
+            return f"no instruction can be probed at offset {hook.offset:#x} of {hook.path}"
         case errno.ESRCH if hook.pid != _EVERY_PROCESS:
             return f"no process {hook.pid}"
         case errno.EBUSY:

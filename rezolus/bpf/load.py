@@ -253,6 +253,9 @@ def _load_explaining(compiled: Compiled, program: Program, request: syscall.Load
     code, log, fd = syscall.prog_load_log(request, table)
     if table is not None:
         os.close(table.btf_fd)
+        if fd < 0 and reduce_log(log).instruction is None:
+            # Nothing was verified: the kernel may have stumbled over the records instead of the program.
+            code, log, fd = syscall.prog_load_log(request, None)
     if fd >= 0:
         return fd
     verdict = reduce_log(log)

@@ -170,6 +170,11 @@ def test_hooks_that_do_not_exist_are_named() -> None:
         ]
 
 
+def test_reading_an_argument_that_a_raw_tracepoint_lacks_is_explained() -> None:
+    with load(unit((Hook(kind="raw_tp", name="sys_enter"), "return ctx[7];")), btf_ids()) as loaded:
+        assert reasons(loaded) == ["the program reads more arguments than this kernel's tracepoint has"]
+
+
 def test_a_compile_error_is_at_its_line_and_nothing_stays_open(capfd: pytest.CaptureFixture[str]) -> None:
     before = descriptors()
     body = f'{COUNT}#line 12 "probe.rzl"\nundeclared\n = 1;'
