@@ -1,0 +1,110 @@
+"""`rezolus demo`: the product in ten seconds."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rezolus.config import Config
+    from rezolus.demo.workload import Tally
+
+SHIPPED_CONFIG = Path(__file__).resolve().parent.parent.parent / "config" / "rezolus.toml"
+
+
+@click.command()
+@click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(1, 3600), help="How long.")
+@click.option(
+    "--config", "file", default=SHIPPED_CONFIG, type=click.Path(path_type=Path), help="Instead of config/rezolus.toml."
+)
+@click.option(
+    "--output", default=Path("demo.parquet"), show_default=True, type=click.Path(path_type=Path), help="The recording."
+)
+def command(seconds: float, file: Path, output: Path) -> None:
+    """Run the agent beside a small workload and print what it measured.
+
+    The workload starts processes, writes to the disk, talks to itself over loopback TCP and makes system calls.
+    """
+    from rich.console import Console
+
+    from rezolus.config import load
+    from rezolus.demo.recording import summarize
+    from rezolus.demo.tables import result
+
+    console = Console()
+    config = load(file)
+    recording = _recording(config)
+    # The daemon writes relative to its working directory. In a folder beside the output the finished file only needs
+    # to be renamed, and the workload's writes reach the same disk.
+    with tempfile.TemporaryDirectory(prefix=".demo-", dir=output.absolute().parent) as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the daemon writes as an unprivileged user
+        tally = _measure(config, folder, seconds, console)
+        (folder / recording).replace(output)
+    summary = summarize(output)
+    console.print(result(summary, tally))
+    console.print(_how_to_look(output, summary.examples))
+
+
+def _recording(config: Config) -> Path:
+    """Where the configuration's recorder writes, relative to the working directory."""
+    from rezolus.config import RecorderConfig
+    from rezolus.errors import UserError
+
+    for name, sink in config.sinks.items():
+        if isinstance(sink, RecorderConfig):
+            if sink.path.is_absolute():
+                raise UserError(f"{config.path}: sinks.{name}.path: the demo needs a relative path, found {sink.path}")
+            return sink.path
+    raise UserError(f'{config.path}: the demo needs a sink with type = "recorder"')
+
+
+def _measure(config: Config, folder: Path, seconds: float, console: Console) -> Tally:
+    """Runs daemon and workload and shows how far they are; the readings begin before the workload and end after it."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    from rezolus.demo.daemon import run_workload, running_daemon, stay_with
+
+    margin = 1.5 * config.agent.interval / 1e9
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("compiling and attaching", total=None)
+        begin = time.monotonic()
+        log = folder / "daemon.log"
+        with running_daemon(config, folder) as daemon:
+            console.print(f"agent attached and answering after {time.monotonic() - begin:.1f} s")
+            stay_with(daemon, margin, log)
+            start = time.monotonic()
+            progress.update(task, description="workload running", total=seconds)
+
+            def show_progress() -> None:
+                stay_with(daemon, 0.1, log)
+                progress.update(task, completed=min(seconds, time.monotonic() - start))
+
+            tally = run_workload(seconds, folder, show_progress)
+            progress.update(task, description="finishing the recording", total=None)
+            stay_with(daemon, margin, log)
+    for line in log.read_text(errors="replace").splitlines():
+        console.print(line, style="dim", markup=False, highlight=False)
+    return tally
+
+
+def _how_to_look(output: Path, examples: dict[str, str]) -> str:
+    """The last words: what was left and how to query it."""
+    wanted = next((examples[name] for name in ("tcp_bytes", "syscall", *examples) if name in examples), "timestamp")
+    column = _identifier(wanted)
+    time, increase = "to_timestamp(timestamp / 1e9) AS time", f"{column} - lag({column}) OVER (ORDER BY timestamp)"
+    query = f"SELECT {time}, {increase} AS increase FROM {_identifier(str(output))}"  # noqa: S608 - shown, not run
+    return f"left the recording in {output}; to look into it with DuckDB:\n  duckdb -c {shlex.quote(query)}"
+
+
+def _identifier(name: str) -> str:
+    """As SQL writes a name of any characters; DuckDB takes files as tables."""
+    return '"' + name.replace('"', '""') + '"'

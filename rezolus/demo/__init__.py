@@ -1,0 +1,1 @@
+"""A small workload, and the table of what the agent saw of it."""
