@@ -17,15 +17,27 @@ comparisons and logic yield `BOOL` (0 or 1). Shift counts are taken modulo the w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar, dataclass_transform
 
 from dsl.hooks import Hook
 from dsl.schema import Source
 from dsl.schema import Metric as SchemaMetric
 from dsl.source import Span
 
-_value = dataclass(frozen=True, slots=True)
-_node = dataclass(frozen=True, slots=True, eq=False)
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True)
+def _value(cls: type[_T]) -> type[_T]:
+    """Compared by content."""
+    return dataclass(frozen=True, slots=True)(cls)
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def _node(cls: type[_T]) -> type[_T]:
+    """Compared by identity: two equal statements are two statements."""
+    return dataclass(frozen=True, slots=True, eq=False)(cls)
+
 
 DiscardReason = Literal["clock", "null", "zero", "range", "state_full", "key_overflow"]
 
@@ -125,6 +137,8 @@ class UsdtArg:
 
     notation: str
     type: Type
+    index: int = 0
+    """Its position in the source's parameter list, by which a test passes a value."""
 
 
 @_value
@@ -407,6 +421,8 @@ class Metric:
     schema: SchemaMetric
     read: bool
     """Read in user space (a source or discards): no program updates it."""
+    discards: tuple[DiscardReason, ...] = ()
+    """Not empty: the metric reads the sampler's own discards of these reasons; the planner makes it `FromDiscards`."""
 
 
 @_node

@@ -100,3 +100,7 @@ def syscall_numbers(arch: Arch) -> Mapping[str, int]:
         numbers[name] = number
         number += 1
     return MappingProxyType(numbers)
+
+
+KNOWN_SYSCALLS: Final[frozenset[str]] = frozenset(name for arch in _TABLES for name in syscall_numbers(arch))
+"""Calls of any architecture: a table may name one that the target does not have."""
