@@ -8,6 +8,7 @@ exist touch the file system and are therefore `chores`, done between readings an
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -192,7 +193,7 @@ def find_hierarchy(mounts: str) -> str | None:
         fields = line.split()
         if len(fields) < 4:
             continue
-        where = fields[1].encode().decode("unicode_escape")
+        where = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[1])
         if fields[2] == "cgroup" and "cpu" in fields[3].split(","):
             return where
         if fields[2] == "cgroup2":

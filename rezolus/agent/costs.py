@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rezolus.agent.handover import ProgramReport
 from rezolus.agent.selfmetrics import RUN_COUNT, RUN_TIME, SelfMetric, counter
@@ -39,9 +40,13 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.runs + other.runs, self.ns + other.ns)
 
-    def scaled(self, factor: float) -> Cost:
-        """A part of it."""
-        return Cost(self.runs * factor, self.ns * factor)
+    def over(self, seconds: float) -> Cost:
+        """Totals after so many seconds at this rate."""
+        return Cost(self.runs * seconds, self.ns * seconds)
+
+    def part(self, share: float) -> Cost:
+        """Of a shared program what one sampler accounts for: every run serves it, but not all of the time is spent on it."""
+        return Cost(self.runs, self.ns * share)
 
 
 NOTHING = Cost(0.0, 0.0)
@@ -102,11 +107,11 @@ class CostMeter:
         return self._rates.get(function, NOTHING)
 
     def sampler(self, name: str) -> Cost:
-        """A sampler's cost in the last window: of a shared program its share by weight."""
+        """A sampler's cost in the last window: the runs of its programs, of shared ones' time its part by weight."""
         cost = NOTHING
         for program in self._programs:
             if name in program.samplers:
-                cost += self.program(program.function).scaled(weight(program, name))
+                cost += self.program(program.function).part(weight(program, name))
         return cost
 
     def recursion_misses(self, function: str) -> int:
@@ -119,9 +124,15 @@ class CostMeter:
         names = dict.fromkeys(name for program in self._programs for name in program.samplers)
         found = []
         for name in names:
-            found.append(counter(RUN_COUNT, lambda name=name: int(self._total(name).runs), sampler=name))
-            found.append(counter(RUN_TIME, lambda name=name: int(self._total(name).ns), sampler=name))
+            found.append(counter(RUN_COUNT, partial(self._total_runs, name), sampler=name))
+            found.append(counter(RUN_TIME, partial(self._total_ns, name), sampler=name))
         return sorted(found, key=lambda metric: metric.series.name)
+
+    def _total_runs(self, name: str) -> int:
+        return int(self._total(name).runs)
+
+    def _total_ns(self, name: str) -> int:
+        return int(self._total(name).ns)
 
     def _total(self, name: str) -> Cost:
         self._advance(self._clock())
@@ -133,9 +144,9 @@ class CostMeter:
         self._at = now
         if seconds > 0:
             for program in self._programs:
-                cost = self.program(program.function).scaled(seconds)
+                cost = self.program(program.function).over(seconds)
                 for name in program.samplers:
-                    self._totals[name] = self._totals.get(name, NOTHING) + cost.scaled(weight(program, name))
+                    self._totals[name] = self._totals.get(name, NOTHING) + cost.part(weight(program, name))
 
     def _stats(self) -> dict[str, ProgramStats]:
         return {program.function: self._read(self._fds[program.function]) for program in self._programs}

@@ -138,7 +138,11 @@ class Helper:
             self._status[command] = status
             self._ended[command].set()
         elif kind == supervisor.FAILED:
-            log.warning("root helper: %s", message[1:].decode(errors="replace"))
+            text = message[2:].decode(errors="replace")
+            if message[1:2] in self._send:
+                self._send[message[1:2]].send_nowait(text)
+            else:
+                log.warning("%s", text)
 
 
 async def _in_thread(channel: socket.socket) -> tuple[Handover, dict[str, int]]:

@@ -9,7 +9,8 @@ single bytes and nothing more: no byte that came over the network is ever looked
 | `S` | has the kernel time BPF programs until `s` |
 | `W` | starts a worker: modules imported as root, then unprivileged; answers `W` with its socket |
 
-When a loader ends it sends `X` and the exit status. When the daemon is gone, however it went, the socket
+When a child ends it sends `X`, the byte that had started it and the exit status; what it cannot do it answers with `E`, the
+byte and why. When the daemon is gone, however it went, the socket
 closes: the helper kills its children and ends, and with the last descriptors every program is detached.
 """
 
@@ -100,6 +101,7 @@ class _Helper:
         finally:
             for pid, _ in self._running.values():
                 os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     def _command(self, command: bytes) -> bool:
         """Carry out one command; false at the end of the connection."""
@@ -116,7 +118,7 @@ class _Helper:
     def _start(self, command: bytes, child: Child) -> None:
         """Fork a child and pass the other end of its socket to the daemon."""
         if command == LOAD and any(started == LOAD for _, started in self._running.values()):
-            self._control.send(FAILED + b"a loader is already running")
+            self._control.send(FAILED + LOAD + b"a loader is already running")
             return
         theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         helper = os.getpid()
@@ -153,7 +155,7 @@ class _Helper:
             try:
                 self._stats = syscall.enable_stats()
             except OSError as error:
-                self._control.send(FAILED + f"kernel statistics: {error.strerror}".encode())
+                self._control.send(FAILED + STATS_ON + f"the kernel keeps no program statistics: {error.strerror}".encode())
 
     def _disable_stats(self) -> None:
         if self._stats >= 0:

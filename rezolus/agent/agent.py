@@ -1,0 +1,253 @@
+"""The agent: has programs loaded, samples on its own clock, and hands each reading on.
+
+It knows no sinks: whoever runs it says how often to sample and which metrics are wanted, and takes the readings.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import trio
+
+from dsl.schema import Schema
+from rezolus.agent.cgroups import CgroupNames, find_hierarchy
+from rezolus.agent.clock import NS, ClockStatistics, SamplingClock
+from rezolus.agent.handover import Handover, Problem
+from rezolus.agent.helper import Helper, LoadError
+from rezolus.agent.running import Running
+from rezolus.agent.sampling import SamplingStatistics, Wanted, everything
+from rezolus.agent.selfmetrics import SelfMetric, counter, gauge
+from rezolus.agent.sources import SourceProblem
+from rezolus.reading import Reading
+
+log = logging.getLogger(__name__)
+
+LATE = ("rezolus_late_ticks", "", "Readings that began later than a tenth of the interval after they were due")
+SKIPPED = ("rezolus_skipped_ticks", "", "Readings that were due and did not take place")
+DURATION = ("rezolus_reading_duration", "nanoseconds", "How long the last reading took")
+
+STATS_WINDOW = 1.0
+STATS_PERIOD = 60.0
+"""With `stats = "sample"` the kernel times programs for a window at the beginning of each period; seconds."""
+
+CHORES_SECONDS = 1.0
+
+_chores_limiter = trio.CapacityLimiter(1)
+
+StatsMode = Literal["sample", "hold", "off"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentOptions:
+    """How the agent works on this host."""
+
+    stats: StatsMode = "sample"
+    """When the kernel times our programs: now and then, always, never."""
+    root: str = "/"
+    """Where /proc and /sys are."""
+
+
+class Demand(Protocol):
+    """What is wanted of the agent."""
+
+    @property
+    def interval_ns(self) -> int:
+        """Of the sampling clock."""
+        ...
+
+    def wants(self, metric: str) -> bool:
+        """Whether the metric of this name is to be sampled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatistics:
+    """The agent as a whole, now."""
+
+    uptime: float
+    """Seconds since `run` was called."""
+    clock: ClockStatistics
+    sampling: SamplingStatistics | None
+    helper_alive: bool
+    sources: tuple[SourceProblem, ...]
+    maps: dict[str, int]
+
+
+class Agent:
+    """Runs once. `helper` must not be used by anybody else; None measures nothing but the agent itself."""
+
+    def __init__(self, helper: Helper | None, options: AgentOptions) -> None:
+        self._helper = helper
+        self._options = options
+        self._clock = SamplingClock(1.0)
+        self._wanted: Wanted = everything
+        self._names = CgroupNames(_hierarchy(options.root))
+        self._started = time.monotonic()
+        self._running: Running | None = None
+        self._latest: Reading | None = None
+        self.load_error: str | None = None
+        """Why the last loader brought nothing."""
+
+    @property
+    def running(self) -> Running | None:
+        """What is measured now; None before the first loader is done."""
+        return self._running
+
+    @property
+    def latest(self) -> Reading | None:
+        """The last reading."""
+        return self._latest
+
+    @property
+    def options(self) -> AgentOptions:
+        """As given."""
+        return self._options
+
+    @property
+    def interval(self) -> float:
+        """Of the sampling clock, seconds."""
+        return self._clock.interval
+
+    async def run(
+        self,
+        demand: Demand,
+        publish: Callable[[Reading], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Load, then publish a reading each interval until cancelled; `publish` must neither block nor raise.
+
+        Started once readings are about to come.
+        """
+        self._clock = SamplingClock(demand.interval_ns / NS)
+        self._wanted = demand.wants
+        self._started = time.monotonic()
+        try:
+            async with trio.open_nursery() as nursery:
+                if self._helper is not None:
+                    nursery.start_soon(self._helper.run)
+                await self.load()
+                nursery.start_soon(self._chores)
+                nursery.start_soon(self._measure_costs)
+                task_status.started()
+                while True:
+                    await self._clock.wait()
+                    self._latest = self._read()
+                    publish(self._latest)
+        finally:
+            if self._running is not None:
+                self._running.close()
+            if self._helper is not None:
+                self._helper.close()
+
+    async def load(self) -> bool:
+        """Have everything loaded anew and measure that; false when it failed, then what ran goes on running.
+
+        The first time, a failure leaves what can be read from files.
+        """
+        handover, fds = _nothing(), dict[str, int]()
+        self.load_error = None
+        try:
+            if self._helper is None:
+                raise LoadError("no root helper was started")
+            handover, fds = await self._helper.load()
+        except LoadError as error:
+            self.load_error = str(error)
+            log.error("%s", error)  # noqa: TRY400 - for the user: what happened, without a traceback
+            if self._running is not None:
+                return False
+            handover = error.partial or handover
+        self._use(handover, fds)
+        return self.load_error is None
+
+    def statistics(self) -> AgentStatistics:
+        """Counts and states."""
+        running = self._running
+        return AgentStatistics(
+            uptime=time.monotonic() - self._started,
+            clock=self._clock.statistics(),
+            sampling=None if running is None else running.sampling.statistics(),
+            helper_alive=self._helper is not None and self._helper.alive,
+            sources=() if running is None else running.sources.problems(),
+            maps={} if running is None else dict(running.maps),
+        )
+
+    def _use(self, handover: Handover, fds: dict[str, int]) -> None:
+        """Switch over to what was handed over."""
+        try:
+            running = Running.start(
+                handover, fds, self._names, wanted=self._wanted, own=self._own(), root=self._options.root
+            )
+        except (OSError, ValueError) as error:
+            for fd in fds.values():
+                os.close(fd)
+            self.load_error = f"what the loader handed over cannot be used: {error}"
+            log.error("%s", self.load_error)  # noqa: TRY400
+            return
+        for problem in handover.problems:
+            log.warning("%s", _problem_line(problem))
+        before, self._running = self._running, running
+        if before is not None:
+            before.close()
+
+    def _read(self) -> Reading:
+        assert self._running is not None
+        return self._running.sampling.read()
+
+    def _own(self) -> list[SelfMetric]:
+        return [
+            counter(LATE, lambda: self._clock.statistics().late),
+            counter(SKIPPED, lambda: self._clock.statistics().skipped),
+            gauge(DURATION, lambda: self._latest.duration_ns if self._latest is not None else 0),
+        ]
+
+    async def _chores(self) -> None:
+        """Look after cgroup names between readings; walks may take a while, hence in a thread."""
+        while True:
+            await trio.sleep(CHORES_SECONDS)
+            if self._names.due:
+                await trio.to_thread.run_sync(self._names.chores, limiter=_chores_limiter)
+
+    async def _measure_costs(self) -> None:
+        """Open and close windows in which the kernel times our programs."""
+        if self._options.stats == "off" or self._helper is None:
+            return
+        pause = STATS_PERIOD - STATS_WINDOW if self._options.stats == "sample" else 0.0
+        while self._helper.alive:
+            running = self._running
+            if running is None or running.costs.empty:
+                await trio.sleep(STATS_WINDOW)
+                continue
+            try:
+                await self._helper.statistics(True)
+                running.costs.begin()
+                await trio.sleep(STATS_WINDOW)
+                if self._running is running:
+                    running.costs.end()
+                if pause:
+                    await self._helper.statistics(False)
+            except LoadError:
+                return  # the helper is gone, and has said so
+            await trio.sleep(pause)
+
+
+def _hierarchy(root: str) -> str | None:
+    try:
+        return find_hierarchy((Path(root) / "proc/self/mounts").read_text())
+    except OSError:
+        return None
+
+
+def _nothing() -> Handover:
+    return Handover(schema=Schema(samplers=(), metrics=()), privileged=False)
+
+
+def _problem_line(problem: Problem) -> str:
+    who = f"sampler {problem.sampler} does not run: " if problem.sampler else ""
+    return f"{who}{problem}"

@@ -1,0 +1,50 @@
+"""From `rezolus FILE.toml` to an unprivileged process with a root helper beside it."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from rezolus.agent import supervisor
+from rezolus.agent.privileges import (
+    drop_privileges,
+    find_account,
+    forbid_new_privileges,
+    prepare_output,
+    raise_file_limit,
+)
+
+LATE_ENCODINGS = ("ascii", "idna", "latin-1", "utf-8", "unicode_escape")
+"""Codecs that the libraries we use import when they first need them: too late for a user who cannot read them."""
+
+
+def start_helper(children: supervisor.Children) -> socket.socket:
+    """Fork the helper and have it start the first loader at once, beside our own imports.
+
+    To be called before anything big is imported: the helper keeps what is there now.
+    """
+    control = supervisor.spawn_helper(children)
+    control.send(supervisor.LOAD)
+    return control
+
+
+def give_up_privileges(user: str, outputs: Iterable[Path] = ()) -> list[str]:
+    """Become `user` for good and return what is worth a warning; `outputs` are files it is to write.
+
+    To be called when everything is imported (the user may not be able to read our modules) and before a socket is
+    opened. Raises PrivilegeError. Who is not root stays who they are.
+    """
+    for encoding in LATE_ENCODINGS:
+        codecs.lookup(encoding)
+    raise_file_limit()
+    if os.geteuid() != 0:
+        forbid_new_privileges()
+        return ["not started as root: no eBPF programs, only what can be read from files is measured"]
+    account, warning = find_account(user)
+    for path in outputs:
+        prepare_output(path, account.uid, account.gid)
+    drop_privileges(account)
+    return [] if warning is None else [warning]

@@ -1,0 +1,182 @@
+"""The loader: a short-lived root process that turns definitions into attached programs and hands them over.
+
+It sends two messages over its socket: first what can be read from files, so that the daemon has something to
+measure should the loader not survive its compiler; then the whole result with all descriptors. Nothing is kept here: when it
+ends, the daemon's descriptors are the only ones.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from dsl.schema import FromSource, Schema
+from rezolus.agent.handover import Handover, Problem, SamplerBrief
+from rezolus.agent.isolate import Compile, CompiledUnit, Enabled, Isolated, load_isolated
+from rezolus.bpf.attach import online_cpus
+from rezolus.bpf.compile import BccMissingError
+from rezolus.bpf.handover import send
+from rezolus.bpf.load import BtfId, Loaded
+from rezolus.bpf.perf_event import PerfEvent, open_event
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    """What was found on this host, ready to compile."""
+
+    compile_samplers: Compile
+    btf_id: BtfId
+    cpus: tuple[int, ...]
+    """Possible CPUs."""
+    wanted: Callable[[str], bool]
+    """Whether some sink takes the metric of this name."""
+    problems: list[Problem] = field(default_factory=list)
+    """What is wrong with the definitions themselves."""
+    absent: list[SamplerBrief] = field(default_factory=list)
+    """Samplers that are switched off or have errors."""
+    refused: str = ""
+    """Why BPF programs cannot be loaded at all; empty when they can."""
+
+
+Prepare = Callable[[], Prepared]
+
+
+def run_loader(channel: socket.socket, prepare: Prepare) -> None:
+    """Do the loader's whole work and return; the process is then to end."""
+    times = _Times()
+    prepared = prepare()
+    times.mark("prepare")
+    prepared.compile_samplers = remembering(prepared.compile_samplers)
+    prepared.compile_samplers = _without_unwanted(prepared)
+    schema = prepared.compile_samplers(lambda _: True).schema
+    times.mark("compile")
+    send(channel, _handover(prepared, files_only(schema)))
+    isolated = _load(prepared, schema)
+    times.mark("load")
+    with isolated.loaded as loaded:
+        problems = isolated.problems
+        fds = loaded.fds()
+        fds |= open_perf_sources(isolated.schema, online_cpus(), problems)
+        whole = _handover(prepared, isolated.schema)
+        whole = msgspec.structs.replace(
+            whole,
+            programs=isolated.programs,
+            problems=(*prepared.problems, *problems),
+            absent=(*prepared.absent, *isolated.failed),
+            seconds=times.seconds,
+        )
+        send(channel, whole, fds)
+
+
+def files_only(schema: Schema) -> Schema:
+    """The part of a schema that needs no programs: metrics read from files."""
+    metrics = tuple(metric for metric in schema.metrics if isinstance(metric.storage, FromSource))
+    names = {metric.sampler for metric in metrics}
+    return Schema(
+        samplers=tuple(sampler for sampler in schema.samplers if sampler.name in names),
+        metrics=metrics,
+        sources=schema.sources,
+    )
+
+
+def open_perf_sources(schema: Schema, cpus: list[int], problems: list[Problem]) -> dict[str, int]:
+    """Open the counters of perf sources on every CPU, under the names they travel by: `perf:SOURCE:KEY:CPU`."""
+    fds: dict[str, int] = {}
+    for source in schema.sources:
+        for key, kind, config in source.events:
+            try:
+                for cpu in cpus:
+                    fds[f"perf:{source.name}:{key}:{cpu}"] = open_event(PerfEvent(type=kind, config=config, cpu=cpu))
+            except OSError as error:
+                message = f"perf event {key} of source {source.name} cannot be counted: {error.strerror}"
+                problems.append(Problem(stage="source", message=message))
+    return fds
+
+
+def _load(prepared: Prepared, schema: Schema) -> Isolated:
+    if prepared.refused:
+        return _refused(schema, prepared.refused)
+    try:
+        return load_isolated(prepared.compile_samplers, prepared.btf_id)
+    except BccMissingError as error:
+        return _refused(schema, str(error))
+
+
+def _refused(schema: Schema, reason: str) -> Isolated:
+    """Without BPF: what files give, and the same problem for every other sampler."""
+    result = Isolated(files_only(schema), Loaded())
+    kept = {sampler.name for sampler in result.schema.samplers}
+    for sampler in schema.samplers:
+        if sampler.events:
+            file, line = sampler.file, sampler.line
+            result.problems.append(
+                Problem(stage="attach", sampler=sampler.name, message=reason, file=file, line=line)
+            )
+            if sampler.name not in kept:
+                result.failed.append(SamplerBrief(name=sampler.name, state="failed", file=file, line=line))
+    return result
+
+
+def remembering(compile_samplers: Compile) -> Compile:
+    """The same compiler, but what it made for a set of samplers it does not make again."""
+    made: dict[frozenset[str], CompiledUnit] = {}
+    everything = compile_samplers(lambda _: True)
+    names = frozenset(sampler.name for sampler in everything.schema.samplers)
+    made[names] = everything
+
+    def compile_once(enabled: Enabled) -> CompiledUnit:
+        chosen = frozenset(name for name in names if enabled(name))
+        if chosen not in made:
+            made[chosen] = compile_samplers(chosen.__contains__)
+        return made[chosen]
+
+    return compile_once
+
+
+def _without_unwanted(prepared: Prepared) -> Compile:
+    """Leave out samplers of which no sink takes a single metric: their programs would run for nobody."""
+    schema = prepared.compile_samplers(lambda _: True).schema
+    wanted = {metric.sampler for metric in schema.metrics if prepared.wanted(metric.name)}
+    unwanted = {sampler.name for sampler in schema.samplers} - wanted
+    if not unwanted:
+        return prepared.compile_samplers
+    inner = prepared.compile_samplers
+    prepared.absent.extend(
+        SamplerBrief(name=sampler.name, state="disabled", file=sampler.file, line=sampler.line)
+        for sampler in schema.samplers
+        if sampler.name in unwanted
+    )
+    return lambda enabled: inner(lambda name: name not in unwanted and enabled(name))
+
+
+def _handover(prepared: Prepared, schema: Schema) -> Handover:
+    return Handover(
+        schema=schema,
+        problems=tuple(prepared.problems),
+        absent=tuple(prepared.absent),
+        cpus=prepared.cpus,
+        privileged=not prepared.refused,
+    )
+
+
+class _Times:
+    """Seconds between marks."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def mark(self, step: str) -> None:
+        now = time.monotonic()
+        self.seconds[step] = round(now - self._last, 4)
+        self._last = now
+
+
+def privileged() -> bool:
+    """Whether this process may load BPF programs; the kernel's own answer comes when it tries."""
+    return os.geteuid() == 0
