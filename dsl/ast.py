@@ -7,11 +7,16 @@ Nodes compare by identity, so that later stages can attach facts to them in side
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, dataclass_transform
 
 from dsl.source import Source, Span
 
-_node = dataclass(frozen=True, slots=True, eq=False)
+_T = TypeVar("_T")
+
+
+@dataclass_transform(eq_default=False, frozen_default=True)
+def _node(cls: type[_T]) -> type[_T]:
+    return dataclass(frozen=True, slots=True, eq=False)(cls)
 
 
 # Expressions
@@ -90,9 +95,7 @@ class Unary:
     operand: Expr
 
 
-BinaryOp = Literal[
-    "||", "&&", "|", "^", "&", "==", "!=", "<", "<=", ">", ">=", "<<", ">>", "+", "-", "*", "/", "%"
-]
+BinaryOp = Literal["||", "&&", "|", "^", "&", "==", "!=", "<", "<=", ">", ">=", "<<", ">>", "+", "-", "*", "/", "%"]
 
 
 @_node

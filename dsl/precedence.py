@@ -1,0 +1,45 @@
+"""How tightly binary operators bind, as in C; all of them group to the left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from dsl.ast import Binary, BinaryOp, Expr
+
+_LEVELS: tuple[tuple[BinaryOp, ...], ...] = (
+    ("||",),
+    ("&&",),
+    ("|",),
+    ("^",),
+    ("&",),
+    ("==", "!="),
+    ("<", "<=", ">", ">="),
+    ("<<", ">>"),
+    ("+", "-"),
+    ("*", "/", "%"),
+)
+
+PRECEDENCE: dict[BinaryOp, int] = {op: level for level, ops in enumerate(_LEVELS, 1) for op in ops}
+"""Operator to level; a higher level binds tighter."""
+
+assert set(PRECEDENCE) == set(get_args(BinaryOp))
+
+
+def build_chain(operands: Sequence[Expr], operators: Sequence[BinaryOp]) -> Expr:
+    """The tree of `operands[0] operators[0] operands[1] ...`, without recursion whatever the length."""
+    values: list[Expr] = [operands[0]]
+    pending: list[BinaryOp] = []
+
+    def reduce() -> None:
+        right, left = values.pop(), values.pop()
+        values.append(Binary(left.span.to(right.span), pending.pop(), left, right))
+
+    for op, operand in zip(operators, operands[1:], strict=True):
+        while pending and PRECEDENCE[pending[-1]] >= PRECEDENCE[op]:
+            reduce()
+        pending.append(op)
+        values.append(operand)
+    while pending:
+        reduce()
+    return values[0]
