@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dsl.diagnostics import CompileError, CompilerBug, Diagnostic, render, render_all
     from dsl.pipeline import Checked, Compiled, Parsed, check_each, check_files, compile_unit, parse_files
+    from dsl.run_tests import Mismatch, Outcome, run_tests
 
 _HOME = {
     "Checked": "dsl.pipeline",
@@ -19,6 +20,8 @@ _HOME = {
     "Compiled": "dsl.pipeline",
     "CompilerBug": "dsl.diagnostics",
     "Diagnostic": "dsl.diagnostics",
+    "Mismatch": "dsl.run_tests",
+    "Outcome": "dsl.run_tests",
     "Parsed": "dsl.pipeline",
     "check_each": "dsl.pipeline",
     "check_files": "dsl.pipeline",
@@ -26,6 +29,7 @@ _HOME = {
     "parse_files": "dsl.pipeline",
     "render": "dsl.diagnostics",
     "render_all": "dsl.diagnostics",
+    "run_tests": "dsl.run_tests",
 }
 
 __all__ = [
@@ -34,6 +38,8 @@ __all__ = [
     "Compiled",
     "CompilerBug",
     "Diagnostic",
+    "Mismatch",
+    "Outcome",
     "Parsed",
     "check_each",
     "check_files",
@@ -41,6 +47,7 @@ __all__ = [
     "parse_files",
     "render",
     "render_all",
+    "run_tests",
 ]
 
 

@@ -8,7 +8,7 @@ BPF_PROG_TEST_RUN can be given: integer arguments, a pointer to the running task
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
@@ -31,6 +31,7 @@ COMPARISONS: tuple[ir.BinaryOp, ...] = ("==", "!=", "<", "<=", ">", ">=")
 ARITHMETIC: tuple[ir.BinaryOp, ...] = ("|", "^", "&", "<<", ">>", "+", "-", "*", "/", "%")
 TASK = ir.Pointer("task_struct")
 COMM = ir.Text(16)
+CURRENT = "current"
 ARGUMENTS: tuple[ir.Type, ...] = (*OPERATION, *INTEGERS, TASK)
 MAX_STATEMENTS = 14
 
@@ -75,10 +76,10 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """An event: `args` are numbers, CURRENT_TASK stands for the address of the running task."""
+    """An event: `args` are numbers, CURRENT stands for the address of the running task."""
 
     event: str
-    args: tuple[int | Literal["current"], ...]
+    args: tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,12 @@ def cases(draw: st.DrawFn) -> Case:
     return make_case(Drawn(draw))
 
 
-def seeded_case(seed: int, *, prefix: str = "t", task_offsets: dict[str, int] | None = None) -> Case:
+def seeded_case(seed: int, *, prefix: str = "t", task_offsets: Mapping[str, int] | None = None) -> Case:
     """The case of a number; `prefix` begins the name of everything global, so that cases can be merged."""
     return make_case(Seeded(random.Random(seed)), prefix=prefix, task_offsets=task_offsets)
 
 
-def make_case(choice: Choice, *, prefix: str = "t", task_offsets: dict[str, int] | None = None) -> Case:
+def make_case(choice: Choice, *, prefix: str = "t", task_offsets: Mapping[str, int] | None = None) -> Case:
     """One case. `task_offsets` gives the place of `pid` and `tgid`; without it no program reads them."""
     maker = _Maker(choice, prefix, task_offsets or {})
     return maker.case()
@@ -133,7 +134,7 @@ class _Scope:
 class _Maker:
     choice: Choice
     prefix: str
-    task_offsets: dict[str, int]
+    task_offsets: Mapping[str, int]
     tables: list[tuple[ir.Table, int]] = field(default_factory=list)
     """With the number of symbols."""
     states: list[ir.State] = field(default_factory=list)
@@ -235,9 +236,9 @@ class _Maker:
         event = self.choice.pick(tuple(events))
         return Firing(event, tuple(self._argument(type_) for type_ in events[event]))
 
-    def _argument(self, type_: ir.Type) -> int | Literal["current"]:
+    def _argument(self, type_: ir.Type) -> int | str:
         if isinstance(type_, ir.Pointer):
-            return self.choice.pick((0, "current"))
+            return CURRENT if self.choice.integer(0, 2) else 0
         assert isinstance(type_, ir.Int)
         return self._number() & ((1 << 64) - 1)
 

@@ -1,0 +1,96 @@
+"""`python -m tests.fuzz N [--seed S]`: N generated programs, kernel against interpreter; prints what disagrees and exits 1.
+
+The program of a seed is always the same, so a failure is repeated by `python -m tests.fuzz 1 --seed SEED`. Programs
+are compiled many at a time, each batch in a process of its own: the C compiler keeps its memory and
+may take the process with it, which is then a finding too.
+"""
+
+# ruff: noqa: T201 - a command prints
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCH = 40
+_DEADLINE = 300
+"""Seconds for a batch, which takes two; a compiler in an endless loop is ended."""
+
+
+def fuzz(first: int, count: int, *, jobs: int = os.cpu_count() or 1, batch: int = BATCH) -> Iterator[tuple[int, str]]:
+    """Seeds `first` and up that fail, each with what is wrong, as they are found."""
+    starts = range(first, first + count, batch)
+    with ThreadPoolExecutor(jobs) as pool:
+        for found in pool.map(lambda start: run_batch(start, min(batch, first + count - start)), starts):
+            yield from found
+
+
+def run_batch(first: int, count: int) -> list[tuple[int, str]]:
+    """Failures among `count` seeds; a batch that ends its process is halved until the seed at fault is alone."""
+    command = [sys.executable, "-m", "tests.fuzz", "--batch", str(first), str(count)]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_DEADLINE)
+    except subprocess.TimeoutExpired:
+        trouble = f"no result after {_DEADLINE} s"
+    else:
+        if done.returncode == 0:
+            return [(seed, text) for seed, text in json.loads(done.stdout)]
+        trouble = f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
+    if count == 1:
+        return [(first, trouble)]
+    half = count // 2
+    return run_batch(first, half) + run_batch(first + half, count - half)
+
+
+def _batch(first: int, count: int) -> list[tuple[int, str]]:
+    """In the process of the batch: seeds with differences."""
+    from tests.ir_strategies import seeded_case  # noqa: PLC0415 - not needed by the process that starts batches
+    from tests.oracle import differences, task_offsets  # noqa: PLC0415 - as above
+
+    seeds = range(first, first + count)
+    cases = [seeded_case(seed, prefix=f"t{seed}", task_offsets=task_offsets()) for seed in seeds]
+    results = zip(seeds, differences(cases), strict=True)
+    return [(seed, "\n".join(str(item) for item in found)) for seed, found in results if found]
+
+
+def _explain(seed: int) -> str:
+    from tests.ir_strategies import seeded_case  # noqa: PLC0415 - only for failures
+    from tests.ir_text import unit_text  # noqa: PLC0415 - only for failures
+    from tests.oracle import task_offsets  # noqa: PLC0415 - only for failures
+
+    case = seeded_case(seed, prefix=f"t{seed}", task_offsets=task_offsets())
+    firings = "\n".join(f"{firing.event}{firing.args}" for firing in case.firings)
+    return f"{unit_text(case.unit)}\n{firings}"
+
+
+def main() -> int:
+    """Run the command line; the exit status says whether everything agreed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("count", type=int, nargs="?", default=1000, metavar="N")
+    parser.add_argument("--seed", type=int, default=None, help="first seed (a random one)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--batch", type=int, nargs=2, metavar=("FIRST", "COUNT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.batch:
+        print(json.dumps(_batch(*options.batch)))
+        return 0
+    first = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+    print(f"{options.count} programs from seed {first}", flush=True)
+    failed = 0
+    for seed, text in fuzz(first, options.count, jobs=options.jobs):
+        failed += 1
+        print(f"\nseed {seed}:\n{text}\n{_explain(seed)}", flush=True)
+    print(f"{options.count - failed} agree, {failed} do not")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
