@@ -63,5 +63,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """Possible CPUs."""
     seconds: dict[str, float] = {}
     """How long each step took."""
+    failure: str = ""
+    """Why there is nothing more to come; empty when all went its way."""
     privileged: bool = True
     """Whether the loader could load BPF programs at all; else only what is read from files is measured."""

@@ -77,8 +77,14 @@ class Helper:
         partial: Handover | None = None
         with channel, _woken_on_cancel(channel):
             try:
-                partial, _ = await _in_thread(channel)
-                return await _in_thread(channel)
+                first, _ = await _in_thread(channel)
+                if first.failure:
+                    raise LoadError(first.failure)
+                partial = first
+                whole, fds = await _in_thread(channel)
+                if whole.failure:
+                    raise LoadError(whole.failure, partial)
+                return whole, fds
             except HandoverError as error:
                 raise LoadError(await self._why(supervisor.LOAD, str(error)), partial) from error
 

@@ -6,6 +6,7 @@ import codecs
 import os
 import socket
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from rezolus.agent import supervisor
@@ -19,6 +20,25 @@ from rezolus.agent.privileges import (
 
 LATE_ENCODINGS = ("ascii", "idna", "latin-1", "utf-8", "unicode_escape")
 """Codecs that the libraries we use import when they first need them: too late for a user who cannot read them."""
+
+
+def children(config_path: Path) -> supervisor.Children:
+    """What the helper starts for the daemon with this configuration."""
+    return supervisor.Children(load=partial(_load, config_path=config_path), work=partial(_work, config_path=config_path))
+
+
+def _load(channel: socket.socket, config_path: Path) -> None:
+    from rezolus.agent.loader import run_loader  # here the loader becomes big, the helper it was forked from stays small
+    from rezolus.agent.prepare import prepare
+
+    run_loader(channel, partial(prepare, config_path))
+
+
+def _work(channel: socket.socket, config_path: Path) -> None:
+    from rezolus.agent.worker import run_worker
+    from rezolus.config import load
+
+    run_worker(channel, "rezolus.recording.finish", load(config_path).agent.user)
 
 
 def start_helper(children: supervisor.Children) -> socket.socket:
@@ -37,8 +57,7 @@ def give_up_privileges(user: str, outputs: Iterable[Path] = ()) -> list[str]:
     To be called when everything is imported (the user may not be able to read our modules) and before a socket is
     opened. Raises PrivilegeError. Who is not root stays who they are.
     """
-    for encoding in LATE_ENCODINGS:
-        codecs.lookup(encoding)
+    preload_encodings()
     raise_file_limit()
     if os.geteuid() != 0:
         forbid_new_privileges()
@@ -48,3 +67,9 @@ def give_up_privileges(user: str, outputs: Iterable[Path] = ()) -> list[str]:
         prepare_output(path, account.uid, account.gid)
     drop_privileges(account)
     return [] if warning is None else [warning]
+
+
+def preload_encodings() -> None:
+    """Import the codecs that would else be imported when first used."""
+    for encoding in LATE_ENCODINGS:
+        codecs.lookup(encoding)

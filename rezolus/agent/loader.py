@@ -7,6 +7,7 @@ ends, the daemon's descriptors are the only ones.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -23,6 +24,7 @@ from rezolus.bpf.compile import BccMissingError
 from rezolus.bpf.handover import send
 from rezolus.bpf.load import BtfId, Loaded
 from rezolus.bpf.perf_event import PerfEvent, open_event
+from rezolus.errors import UserError
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +49,25 @@ Prepare = Callable[[], Prepared]
 
 
 def run_loader(channel: socket.socket, prepare: Prepare) -> None:
-    """Do the loader's whole work and return; the process is then to end."""
+    """Do the loader's whole work and return; the process is then to end. What goes wrong is told to the daemon."""
+    try:
+        _run(channel, prepare)
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # else nobody is there to be told
+            _fail(channel, f"{error.filename or 'the loader'}: {(error.strerror or str(error)).lower()}")
+    except UserError as error:
+        _fail(channel, str(error))
+    except Exception as error:  # noqa: BLE001 - the daemon has to go on without us, and its user to know why
+        _fail(channel, f"a defect in rezolus: {type(error).__name__}: {error}")
+        if os.environ.get("REZOLUS_DEBUG"):
+            raise
+
+
+def _fail(channel: socket.socket, reason: str) -> None:
+    send(channel, Handover(schema=Schema(samplers=(), metrics=()), failure=reason, privileged=privileged()))
+
+
+def _run(channel: socket.socket, prepare: Prepare) -> None:
     times = _Times()
     prepared = prepare()
     times.mark("prepare")

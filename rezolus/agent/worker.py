@@ -1,0 +1,54 @@
+"""A worker: a child that may need modules which the unprivileged user cannot read, and does its work as that user.
+
+The root helper forks it, it imports one fixed module, becomes the unprivileged user, and only then looks at what it
+is asked to do: a list of arguments for the module's `main`. What that prints goes back with the exit status.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from io import StringIO
+
+import msgspec
+import trio
+
+from rezolus.agent.launch import preload_encodings
+from rezolus.agent.privileges import drop_privileges, find_account, forbid_new_privileges, name_process
+from rezolus.bpf.handover import receive, send
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a worker sends back."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run_worker(channel: socket.socket, module: str, user: str) -> None:
+    """The worker's life: import, give up root, take one list of arguments, answer."""
+    name_process("rezolus-worker")
+    main: Callable[[list[str]], int] = importlib.import_module(module).main
+    preload_encodings()
+    if os.geteuid() == 0:
+        drop_privileges(find_account(user)[0])
+    else:
+        forbid_new_privileges()
+    arguments, _ = receive(channel, list[str])
+    stdout, stderr = StringIO(), StringIO()
+    with redirect_stdout(stdout), redirect_stderr(stderr):
+        status = main(arguments)
+    send(channel, Outcome(status, stdout.getvalue(), stderr.getvalue()))
+
+
+async def ask_worker(channel: socket.socket, arguments: list[str]) -> Outcome:
+    """Have a worker do its work; closes the channel. Raises HandoverError when it dies over it."""
+    with channel:
+        send(channel, arguments)
+        outcome, _ = await trio.to_thread.run_sync(partial(receive, channel, Outcome))
+        return outcome
