@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import trio
 
+from rezolus import daemon
+from rezolus.config import load
 from rezolus.reading import Catalog, Reading, Series
+from rezolus.sinks.stream import Demand
 
 START_NS = 1_795_372_013_000_000_000
 SECOND_NS = 1_000_000_000
@@ -84,3 +91,54 @@ class Walk:
     def run(self, count: int) -> Iterator[Reading]:
         for _ in range(count):
             yield self.step()
+
+
+class SyntheticSource:
+    """Publishes a walk on a clock with absolute deadlines, `limit` readings and then none."""
+
+    def __init__(self, walk: Walk, *, limit: int | None = None) -> None:
+        self.walk = walk
+        self.limit = limit
+        self.late = 0
+
+    async def run(
+        self,
+        demand: Demand,
+        publish: Callable[[Reading], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        # Few different readings, made beforehand: what is measured is the sinks, not the random numbers.
+        made = [self.walk.step() for _ in range(20)]
+        task_status.started()
+        begin = trio.current_time()
+        interval = demand.interval_ns / SECOND_NS
+        number = 0
+        while self.limit is None or number < self.limit:
+            await trio.sleep_until(begin + number * interval)
+            self.late += trio.current_time() > begin + (number + 1) * interval
+            template = made[number % len(made)]
+            now = time.time_ns()
+            publish(
+                Reading(
+                    template.catalog,
+                    now,
+                    number * demand.interval_ns,
+                    300_000,
+                    template.counters,
+                    template.gauges,
+                    template.histograms,
+                )
+            )
+            number += 1
+        await trio.sleep_forever()
+
+
+def main() -> None:
+    """`python -m tests.synthetic CONFIG`: the daemon with this source."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    trio.run(daemon.run, load(sys.argv[1]), SyntheticSource(Walk()))
+
+
+if __name__ == "__main__":
+    main()

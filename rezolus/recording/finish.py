@@ -85,13 +85,16 @@ def main(arguments: list[str]) -> int:
     try:
         if command == "absorb":
             os.nice(NICENESS)
-            rows = absorb(Path(folder), int(operand))
+            print(absorb(Path(folder), int(operand)))  # noqa: T201
+        elif command == "recover":
+            os.nice(NICENESS)
+            for path in recover(Path(folder), Path(operand)):
+                print(path)  # noqa: T201
         else:
-            rows = finish(Path(folder), Path(operand))
+            print(finish(Path(folder), Path(operand)))  # noqa: T201
     except (OSError, UserError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    print(rows)  # noqa: T201
     return 0
 
 

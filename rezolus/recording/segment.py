@@ -145,6 +145,7 @@ class SegmentWriter:
             self._write(MAGIC + _frame(b"M" + msgspec.msgpack.encode(dict(metadata))))
         except OSError:
             self.close()
+            path.unlink()  # or its name could not be taken again
             raise
 
     def append(self, reading: Reading) -> int:

@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_recording_has_the_layout_of_rezolus(folder: Path, tmp_path: Path):
+def test_a_recording_has_the_layout_of_rezolus(folder: Path, tmp_path: Path) -> None:
     readings = list(Walk(catalog(cgroups=3)).run(20))
     record(folder, readings[:7], 0)
     record(folder, readings[7:], 1)
@@ -102,7 +102,7 @@ def test_a_recording_has_the_layout_of_rezolus(folder: Path, tmp_path: Path):
     assert "ARROW:schema" in metadata
 
 
-def test_row_groups_carry_statistics_of_time_and_lie_in_order(folder: Path, tmp_path: Path):
+def test_row_groups_carry_statistics_of_time_and_lie_in_order(folder: Path, tmp_path: Path) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(9))
     for number in range(3):
         record(folder, readings[number * 3 : number * 3 + 3], number)
@@ -126,7 +126,7 @@ def footer(path: Path) -> thrift.Tree:
     return tree
 
 
-def test_series_that_come_and_go_make_one_schema(folder: Path, tmp_path: Path):
+def test_series_that_come_and_go_make_one_schema(folder: Path, tmp_path: Path) -> None:
     """Within a segment and between segments; what is absent is null."""
     walk = Walk(catalog(cgroups=2))
     first = list(walk.run(3))
@@ -146,7 +146,7 @@ def test_series_that_come_and_go_make_one_schema(folder: Path, tmp_path: Path):
     assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_row_groups == 3
 
 
-def test_a_histogram_that_returns_leaves_no_gap(folder: Path, tmp_path: Path):
+def test_a_histogram_that_returns_leaves_no_gap(folder: Path, tmp_path: Path) -> None:
     with_it = Catalog((), (), (Series("h", "histogram", {}),))
     walk = Walk(with_it)
     first = walk.step()
@@ -166,7 +166,7 @@ def test_a_histogram_that_returns_leaves_no_gap(folder: Path, tmp_path: Path):
     assert cells == [first.histograms.tolist(), first.histograms.tolist(), again.histograms.tolist()]
 
 
-def test_absent_gauges_are_null(folder: Path, tmp_path: Path):
+def test_absent_gauges_are_null(folder: Path, tmp_path: Path) -> None:
     walk = Walk(Catalog((), (Series("g", "gauge", {}),), ()))
     readings = list(walk.run(3))
     readings[1].gauges = np.array([ABSENT_GAUGE])
@@ -179,7 +179,7 @@ def test_absent_gauges_are_null(folder: Path, tmp_path: Path):
     ]
 
 
-def test_names_that_collide_stay_apart():
+def test_names_that_collide_stay_apart() -> None:
     series = [
         Series("a", "counter", {"op": "x"}),
         Series("a", "counter", {"state": "x"}),
@@ -191,12 +191,12 @@ def test_names_that_collide_stay_apart():
     assert names == ["a/x", "a/x#2", "w:window_begin#2", "a/x#3", "timestamp#2"]
 
 
-def test_canonical_names():
+def test_canonical_names() -> None:
     labels = {"comm": "c", "direction": "in", "id": "7", "name": "n", "op": "o", "state": "s"}
     assert canonical_name(Series("m", "counter", labels, "bytes", "", "sampler")) == "m/n/o/s/in/c/7"
 
 
-def test_absorbing_step_by_step_survives_a_crash_at_any_point(folder: Path, tmp_path: Path):
+def test_absorbing_step_by_step_survives_a_crash_at_any_point(folder: Path, tmp_path: Path) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(6))
     for number in range(3):
         record(folder, readings[number * 2 : number * 2 + 2], number)
@@ -216,7 +216,7 @@ def test_absorbing_step_by_step_survives_a_crash_at_any_point(folder: Path, tmp_
     assert_holds(pq.read_table(tmp_path / "out.parquet"), readings)
 
 
-def test_a_footer_that_was_written_before_a_crash_is_written_again(folder: Path, tmp_path: Path):
+def test_a_footer_that_was_written_before_a_crash_is_written_again(folder: Path, tmp_path: Path) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(2))
     record(folder, readings)
     finish.absorb(folder, 0)
@@ -241,7 +241,7 @@ def test_a_damaged_segment_does_not_hold_up_the_others(
     assert "is not a segment" in capsys.readouterr().err
 
 
-def test_recovery_finishes_what_is_left_and_leaves_what_is_alive(tmp_path: Path):
+def test_recovery_finishes_what_is_left_and_leaves_what_is_alive(tmp_path: Path) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(4))
     work = tmp_path / "rec.parquet.recording"
     work.mkdir()
@@ -258,13 +258,13 @@ def test_recovery_finishes_what_is_left_and_leaves_what_is_alive(tmp_path: Path)
     assert [path.name for path in work.iterdir()] == ["300"]
 
 
-def test_an_empty_recording_makes_no_file(folder: Path, tmp_path: Path):
+def test_an_empty_recording_makes_no_file(folder: Path, tmp_path: Path) -> None:
     record(folder, [])
     assert finish.finish(folder, tmp_path / "out.parquet") == 0
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_the_child_reports_an_error_without_a_traceback(folder: Path, tmp_path: Path):
+def test_the_child_reports_an_error_without_a_traceback(folder: Path, tmp_path: Path) -> None:
     record(folder, list(Walk(catalog(cgroups=1)).run(1)))
     output = tmp_path / "missing" / "out.parquet"
     command = [sys.executable, "-m", "rezolus.recording.finish", "finish", str(folder), str(output)]

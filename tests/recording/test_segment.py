@@ -81,7 +81,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(deadline=None)
 @given(recordings())
-def test_what_was_appended_is_read_back(scratch: Path, readings: list[Reading]):
+def test_what_was_appended_is_read_back(scratch: Path, readings: list[Reading]) -> None:
     write(scratch, readings)
     segment = Segment(scratch)
     assert segment.whole
@@ -91,7 +91,9 @@ def test_what_was_appended_is_read_back(scratch: Path, readings: list[Reading]):
 
 @settings(deadline=None, max_examples=25)
 @given(recordings(), st.data())
-def test_a_file_cut_anywhere_gives_the_rows_before_the_cut(scratch: Path, readings: list[Reading], data: st.DataObject):
+def test_a_file_cut_anywhere_gives_the_rows_before_the_cut(
+    scratch: Path, readings: list[Reading], data: st.DataObject
+) -> None:
     sizes = write(scratch, readings)
     raw = scratch.read_bytes()
     # every byte of the last row, and some anywhere
@@ -104,7 +106,7 @@ def test_a_file_cut_anywhere_gives_the_rows_before_the_cut(scratch: Path, readin
 
 @settings(deadline=None, max_examples=50)
 @given(recordings(), st.data())
-def test_a_damaged_byte_costs_only_what_follows_it(scratch: Path, readings: list[Reading], data: st.DataObject):
+def test_a_damaged_byte_costs_only_what_follows_it(scratch: Path, readings: list[Reading], data: st.DataObject) -> None:
     sizes = write(scratch, readings)
     raw = bytearray(scratch.read_bytes())
     at = data.draw(st.integers(len(MAGIC), len(raw) - 1))
@@ -115,7 +117,7 @@ def test_a_damaged_byte_costs_only_what_follows_it(scratch: Path, readings: list
     assert_same(list(segment.readings()), readings[: sum(size <= at for size in sizes[1:])])
 
 
-def test_a_series_that_comes_and_goes_costs_only_itself(tmp_path: Path):
+def test_a_series_that_comes_and_goes_costs_only_itself(tmp_path: Path) -> None:
     walk = Walk(catalog(cgroups=40))
     writer = SegmentWriter(tmp_path / "1.segment", {})
     writer.append(walk.step())
@@ -134,7 +136,7 @@ def test_a_series_that_comes_and_goes_costs_only_itself(tmp_path: Path):
     assert_same(list(Segment(writer.path).readings())[2:], readings)
 
 
-def test_a_range_of_time_over_several_segments(tmp_path: Path):
+def test_a_range_of_time_over_several_segments(tmp_path: Path) -> None:
     walk = Walk(catalog(cgroups=1))
     readings = list(walk.run(9))
     for number in range(3):
@@ -152,7 +154,7 @@ def test_a_range_of_time_over_several_segments(tmp_path: Path):
     assert_same(list(read_range(tmp_path)), readings[6:])
 
 
-def test_the_open_segment_can_be_read_beside_its_writer(tmp_path: Path):
+def test_the_open_segment_can_be_read_beside_its_writer(tmp_path: Path) -> None:
     writer = create_segment(tmp_path, 0, {})
     readings = []
     for reading in Walk(catalog(cgroups=1)).run(3):
@@ -162,7 +164,7 @@ def test_the_open_segment_can_be_read_beside_its_writer(tmp_path: Path):
     writer.close()
 
 
-def test_a_failed_write_leaves_whole_rows(tmp_path: Path):
+def test_a_failed_write_leaves_whole_rows(tmp_path: Path) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(3))
     path = tmp_path / "0.segment"
     pid = os.fork()
@@ -185,14 +187,14 @@ def test_a_failed_write_leaves_whole_rows(tmp_path: Path):
     assert_same(list(segment.readings()), readings[:1])
 
 
-def test_another_file_is_no_segment(tmp_path: Path):
+def test_another_file_is_no_segment(tmp_path: Path) -> None:
     path = tmp_path / "x.segment"
     path.write_bytes(b"PAR1 something else")
     with pytest.raises(SegmentError, match=r"x\.segment: is not a segment"):
         Segment(path)
 
 
-def test_a_folder_has_one_owner(tmp_path: Path):
+def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     with folder_lock(tmp_path) as mine, folder_lock(tmp_path) as too:
         assert mine
         assert not too

@@ -1,0 +1,205 @@
+"""From one source of readings to several sinks, each with its own interval and its own metrics.
+
+Publishing never waits: it runs on the sampling clock. A sink that is not done with earlier readings loses the new
+one, and that is counted. Selecting metrics is worked out once per catalog, so a reading costs a sink three `take`s, and
+nothing when the sink takes everything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import trio
+
+from rezolus.config import Selection
+from rezolus.reading import Catalog, Reading
+
+CAPACITY = 8
+"""Readings a sink may be behind before it loses some."""
+
+Positions = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the sinks want from the source, all together."""
+
+    interval_ns: int
+    """The longest interval of which each sink's is a multiple."""
+    selections: tuple[Selection, ...]
+
+    def wants(self, metric: str) -> bool:
+        """Whether any sink takes the metric of this name."""
+        return any(selection.wants(metric) for selection in self.selections)
+
+
+class Source(Protocol):
+    """Where readings come from: the agent in this process, or one over HTTP."""
+
+    async def run(
+        self,
+        demand: Demand,
+        publish: Callable[[Reading], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Publish a reading each interval until cancelled; started once readings are about to come."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """Counts of one sink's stream since the start."""
+
+    name: str
+    interval_ns: int
+    delivered: int
+    """Readings put into the channel."""
+    lost: int
+    """Readings that were due while the channel was full."""
+    waiting: int
+    """Readings in the channel now."""
+
+
+def demand_of(wishes: Iterable[tuple[int, Selection]]) -> Demand:
+    """The demand of sinks with these intervals (ns) and selections. ValueError when there is none."""
+    pairs = list(wishes)
+    if not pairs:
+        raise ValueError("no sink wants anything")
+    return Demand(math.gcd(*(interval for interval, _ in pairs)), tuple(selection for _, selection in pairs))
+
+
+class Selector:
+    """Cuts readings down to the metrics of a selection."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self._full: Catalog | None = None
+        self._part: Catalog | None = None
+        self._positions: tuple[Positions, Positions, Positions] | None = None
+
+    def select(self, reading: Reading) -> Reading:
+        """The reading of the selected metrics: the same object when that is all of them."""
+        if reading.catalog is not self._full:
+            self._enter(reading.catalog)
+        part, positions = self._part, self._positions
+        if part is None or positions is None:
+            return reading
+        return Reading(
+            catalog=part,
+            time_ns=reading.time_ns,
+            monotonic_ns=reading.monotonic_ns,
+            duration_ns=reading.duration_ns,
+            counters=reading.counters[positions[0]],
+            gauges=reading.gauges[positions[1]],
+            histograms=reading.histograms[positions[2]],
+        )
+
+    def _enter(self, catalog: Catalog) -> None:
+        """Work out which elements of a reading's arrays are selected."""
+        groups = (catalog.counters, catalog.gauges, catalog.histograms)
+        wanted: dict[str, bool] = {}
+        for series in (series for group in groups for series in group):
+            if series.name not in wanted:
+                wanted[series.name] = self._selection.wants(series.name)
+        self._full = catalog
+        if all(wanted.values()):
+            self._part = self._positions = None
+            return
+        chosen = [[at for at, series in enumerate(group) if wanted[series.name]] for group in groups]
+        self._part = Catalog(*(tuple(group[at] for at in ats) for group, ats in zip(groups, chosen, strict=True)))
+        offsets = catalog.histogram_offsets
+        buckets = [np.arange(offsets[at], offsets[at + 1]) for at in chosen[2]]
+        self._positions = (
+            np.array(chosen[0], np.intp),
+            np.array(chosen[1], np.intp),
+            np.concatenate(buckets) if buckets else np.empty(0, np.intp),
+        )
+
+
+class Subscription:
+    """One sink's share of the stream. `channel` is what the sink reads."""
+
+    def __init__(self, name: str, interval_ns: int, selection: Selection, *, tick_ns: int) -> None:
+        self.name = name
+        self.interval_ns = interval_ns
+        self._send, self.channel = trio.open_memory_channel[Reading](CAPACITY)
+        self._selector = Selector(selection)
+        self._tick_ns = tick_ns
+        self._due_ns: int | None = None
+        self._delivered = 0
+        self._lost = 0
+
+    def offer(self, reading: Reading) -> None:
+        """Pass the reading on if it is due."""
+        if not self._is_due(reading):
+            return
+        try:
+            self._send.send_nowait(self._selector.select(reading))
+        except trio.WouldBlock:
+            self._lost += 1
+        except trio.BrokenResourceError:
+            pass  # the sink is done and wants no more
+        else:
+            self._delivered += 1
+
+    def close(self) -> None:
+        """No more readings come; the sink still gets those in the channel."""
+        self._send.close()
+
+    def statistics(self) -> StreamStatistics:
+        """Counts so far."""
+        waiting = self._send.statistics().current_buffer_used
+        return StreamStatistics(self.name, self.interval_ns, self._delivered, self._lost, waiting)
+
+    def _is_due(self, reading: Reading) -> bool:
+        """Due are the first reading and then those at multiples of the interval of the wall clock at the start.
+
+        Only the monotonic clock counts after the first: half a tick is allowed for jitter, and a tick
+        that was skipped or a machine that slept makes the next reading due, once.
+        """
+        if self.interval_ns <= self._tick_ns:
+            return True
+        now = reading.monotonic_ns
+        if self._due_ns is None:
+            wall = round(reading.time_ns / self._tick_ns) * self._tick_ns
+            self._due_ns = now + (-wall % self.interval_ns or self.interval_ns)
+            return True
+        early = now + self._tick_ns // 2 - self._due_ns
+        if early < 0:
+            return False
+        self._due_ns += (early // self.interval_ns + 1) * self.interval_ns
+        return True
+
+
+class Hub:
+    """The fan-out: what is published goes to every subscription."""
+
+    def __init__(self, tick_ns: int) -> None:
+        self._tick_ns = tick_ns
+        self._subscriptions: list[Subscription] = []
+
+    def subscribe(self, name: str, interval_ns: int, selection: Selection) -> Subscription:
+        """Add a sink."""
+        subscription = Subscription(name, interval_ns, selection, tick_ns=self._tick_ns)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def publish(self, reading: Reading) -> None:
+        """Offer a reading to every sink; never waits."""
+        for subscription in self._subscriptions:
+            subscription.offer(reading)
+
+    def close(self) -> None:
+        """End all streams; sinks finish what they have."""
+        for subscription in self._subscriptions:
+            subscription.close()
+
+    def statistics(self) -> tuple[StreamStatistics, ...]:
+        """Counts per sink."""
+        return tuple(subscription.statistics() for subscription in self._subscriptions)
