@@ -20,7 +20,7 @@ _GRAMMAR = Path(__file__).with_name("grammar.lark")
 ROLES = ("NAME", "NEW", "UNIT", "TYPE", "FIELD", "LABEL", "CHOICE", "DIMENSION", "COLUMN", "EVENT", "PARAM")
 """Terminals that a word may be where it is no keyword; in each state of the parser at most one of them is possible."""
 
-RESERVED = frozenset("IF LET ELSE THEN TRUE FALSE TAKE FORGET OR AS AFTER ENCLOSING".split())
+RESERVED = frozenset(["IF", "LET", "ELSE", "THEN", "TRUE", "FALSE", "TAKE", "FORGET", "OR", "AS", "AFTER", "ENCLOSING"])
 """Keywords that no variable or metric can have for a name; fields, labels and their values can."""
 
 

@@ -19,7 +19,7 @@ _ITEMS = frozenset(["USE", "TABLE", "FN", "CONST", "SAMPLER", "TEST"])
 _STATEMENTS = frozenset(["LET", "IF", "FORGET"])
 _STEPS = frozenset(["LET", "AT", "EXPECT"])
 _EVENTS = frozenset(["EVENT", "RECORD", "CALL", "RETURN", "USER", "USDT", "SAMPLE", "PERF"])
-_METRIC = frozenset("BY POWER LBRACE EQUAL".split())
+_METRIC = frozenset(["BY", "POWER", "LBRACE", "EQUAL"])
 _OPERANDS = frozenset(
     ["NUMBER", "STRING", "TRUE", "FALSE", "NAME", "CGROUP", "TAKE", "ENCLOSING", "IF", "LPAR", "MINUS", "BANG", "TILDE"]
 )
@@ -182,7 +182,7 @@ def describe_expected(grammar: Grammar, accepted: AbstractSet[str]) -> str:
     operators = {"STAR", "PLUS"} <= rest
     if operators:
         rest -= {grammar.operators[text] for text in PRECEDENCE} | _SUFFIXES | {"LPAR"}
-    if _METRIC <= rest:
+    if rest >= _METRIC:
         rest -= _METRIC | {"STRING"}
         nouns.append("a clause (`by`, `{`, `power`, `=`, a help text)")
     words = {"NAME", "EVENT", *grammar.keywords.values()}
