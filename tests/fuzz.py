@@ -5,8 +5,6 @@ are compiled many at a time, each batch in a process of its own: the C compiler 
 may take the process with it, which is then a finding too.
 """
 
-# ruff: noqa: T201 - a command prints
-
 from __future__ import annotations
 
 import argparse
@@ -52,9 +50,9 @@ def run_batch(first: int, count: int) -> list[tuple[int, str]]:
 
 def _batch(first: int, count: int) -> list[tuple[int, str]]:
     """In the process of the batch: seeds with differences. C that is refused is the finding of a single seed."""
-    from rezolus.bpf.compile import CompileError  # noqa: PLC0415 - not needed by the process that starts batches
-    from tests.ir_strategies import seeded_case  # noqa: PLC0415 - as above
-    from tests.oracle import differences, task_offsets  # noqa: PLC0415 - as above
+    from rezolus.bpf.compile import CompileError
+    from tests.ir_strategies import seeded_case
+    from tests.oracle import differences, task_offsets
 
     seeds = range(first, first + count)
     cases = [seeded_case(seed, prefix=f"t{seed}", task_offsets=task_offsets()) for seed in seeds]
@@ -68,9 +66,9 @@ def _batch(first: int, count: int) -> list[tuple[int, str]]:
 
 
 def _explain(seed: int) -> str:
-    from tests.ir_strategies import seeded_case  # noqa: PLC0415 - only for failures
-    from tests.ir_text import unit_text  # noqa: PLC0415 - only for failures
-    from tests.oracle import task_offsets  # noqa: PLC0415 - only for failures
+    from tests.ir_strategies import seeded_case
+    from tests.ir_text import unit_text
+    from tests.oracle import task_offsets
 
     case = seeded_case(seed, prefix=f"t{seed}", task_offsets=task_offsets())
     firings = "\n".join(f"{firing.event}{firing.args}" for firing in case.firings)
