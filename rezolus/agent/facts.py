@@ -83,7 +83,7 @@ def _read(path: Path) -> str:
 def parse_cpulist(text: str) -> tuple[int, ...]:
     """CPU numbers of `0-3,8`, as sysfs writes it."""
     cpus: list[int] = []
-    for part in text.strip().split(","):
+    for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
         cpus.extend(range(int(first), int(last or first) + 1))
     return tuple(cpus)

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerDefSection
-from elftools.elf.sections import Section
 
 from dsl.facts import Binary, UsdtSite
 
@@ -119,9 +116,12 @@ def read_binary(path: Path) -> Binary:
             if file.read(4) != b"\x7fELF":
                 return Binary(str(path), {}, {}, problem="not a compiled program or library (no ELF file)")
             return _read(path, _Elf.of(ELFFile(file)))
-    except (OSError, ELFError, struct.error, IndexError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        return Binary(str(path), {}, {}, problem=said.lower())
+    except OSError as error:
+        return Binary(str(path), {}, {}, problem=(error.strerror or str(error)).lower())
+    except Exception as error:  # noqa: BLE001 - pyelftools does not say what it raises on a damaged file
+        return Binary(
+            str(path), {}, {}, problem=f"not understood as an ELF file ({str(error) or type(error).__name__})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,8 @@ class _Elf:
     """`<` or `>` of `struct`."""
     segments: tuple[tuple[int, int, int], ...]
     """(address, file offset, size in the file) of what is loaded."""
+    size: int
+    """Size of the whole file."""
 
     @classmethod
     def of(cls, file: ELFFile) -> _Elf:
@@ -141,7 +143,7 @@ class _Elf:
             for segment in file.iter_segments()
             if segment["p_type"] == "PT_LOAD"
         )
-        return cls(file, "<" if file.little_endian else ">", segments)
+        return cls(file, "<" if file.little_endian else ">", segments, file.stream.seek(0, os.SEEK_END))
 
     def file_offset(self, address: int) -> int | None:
         """Where the byte at an address is in the file; None when it is not from the file."""
@@ -152,10 +154,12 @@ class _Elf:
 
     def data(self, name: str) -> bytes:
         """A section's bytes; empty when there is none."""
-        section: Section | None = self.file.get_section_by_name(name)
+        section = self.file.get_section_by_name(name)
         if section is None or section["sh_type"] == "SHT_NOBITS":
             return b""
-        data: bytes = section.data()
+        # Not `section.data()`: that allocates whatever size a damaged header states.
+        self.file.stream.seek(section["sh_offset"])
+        data: bytes = self.file.stream.read(min(section["sh_size"], self.size - section["sh_offset"]))
         return data
 
 
@@ -196,17 +200,27 @@ def _symbols(elf: _Elf, table: str, strings: str, versions: Sequence[str]) -> It
 
 def _versions(elf: _Elf) -> list[str]:
     """Version of each dynamic symbol, with an `@` before it when it is not the default of its name."""
-    words = elf.data(".gnu.version")
-    section = elf.file.get_section_by_name(".gnu.version_d")
-    if not words or not isinstance(section, GNUVerDefSection):
-        return []
-    names = {version["vd_ndx"]: next(iter(auxiliaries)).name for version, auxiliaries in section.iter_versions()}
+    names = dict(_version_names(elf))
     versions = []
-    for (word,) in struct.iter_unpack(elf.order + "H", words):
+    for (word,) in struct.iter_unpack(elf.order + "H", elf.data(".gnu.version")):
         # 0 is local, 1 the file itself.
-        name = names.get(word & ~_HIDDEN_VERSION, "") if word & ~_HIDDEN_VERSION > 1 else ""
+        index = word & ~_HIDDEN_VERSION
+        name = names.get(index, "") if index > 1 else ""
         versions.append("@" + name if name and word & _HIDDEN_VERSION else name)
     return versions
+
+
+def _version_names(elf: _Elf) -> Iterator[tuple[int, str]]:
+    """Index -> name of the versions that a library defines: a chain of `Elf64_Verdef`, each with a chain of names."""
+    records, strings = elf.data(".gnu.version_d"), elf.data(".dynstr")
+    at = 0
+    while at + 20 <= len(records):
+        _, _, index, _, _, name_at, following = struct.unpack_from(elf.order + "4H3I", records, at)
+        (string_at,) = struct.unpack_from(elf.order + "I", records, at + name_at)
+        yield index, _text(strings, string_at)
+        if not following:
+            return
+        at += following
 
 
 def _usdt(elf: _Elf) -> Mapping[str, tuple[UsdtSite, ...]]:
