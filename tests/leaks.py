@@ -16,7 +16,7 @@ from rezolus.bpf import syscall
 PR_SET_CHILD_SUBREAPER = 36
 _PROG_GET_NEXT_ID = 11
 _LINK_GET_NEXT_ID = 31
-_PATIENCE_S = 10.0
+PATIENCE_S = 10.0
 """The kernel frees programs some grace periods after the last descriptor is closed."""
 
 
@@ -45,21 +45,23 @@ class Holdings:
             links=frozenset(_ids(_LINK_GET_NEXT_ID)),
         )
 
-    def leaked_since(self) -> list[str]:
+    def leaked_since(self, *, patience_s: float = PATIENCE_S) -> list[str]:
         """What is there now and was not then, in words; waits for what the kernel frees a little later."""
         problems = [f"descriptor {number} -> {target}" for number, target in sorted(_descriptors() - self.descriptors)]
         for pid in _reap(set(_descendants(os.getpid())) - self.processes):
             problems.append(f"process {pid}: {_command(pid)}")
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        problems += [f"BPF program {number}" for number in _left(self.programs, _PROG_GET_NEXT_ID, "prog_id")]
-        problems += [f"BPF link {number}" for number in _left(self.links, _LINK_GET_NEXT_ID, "link_id")]
+        problems += [
+            f"BPF program {number}" for number in _left(self.programs, _PROG_GET_NEXT_ID, "prog_id", patience_s)
+        ]
+        problems += [f"BPF link {number}" for number in _left(self.links, _LINK_GET_NEXT_ID, "link_id", patience_s)]
         return problems
 
 
-def _left(known: frozenset[int], command: int, key: str) -> list[int]:
+def _left(known: frozenset[int], command: int, key: str, patience_s: float) -> list[int]:
     """Our BPF objects of a kind that were not known, after giving the kernel time to free them."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while (left := _own(set(_ids(command)) - known, key)) and time.monotonic() < deadline:
         os.sched_yield()
     return sorted(left)
