@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dsl.diagnostics import CompileError, CompilerBug, Diagnostic, render, render_all
+    from dsl.format import format_text
     from dsl.pipeline import Checked, Compiled, Parsed, check_each, check_files, compile_unit, parse_files
     from dsl.run_tests import Mismatch, Outcome, run_tests
 
@@ -26,6 +27,7 @@ _HOME = {
     "check_each": "dsl.pipeline",
     "check_files": "dsl.pipeline",
     "compile_unit": "dsl.pipeline",
+    "format_text": "dsl.format",
     "parse_files": "dsl.pipeline",
     "render": "dsl.diagnostics",
     "render_all": "dsl.diagnostics",
@@ -44,6 +46,7 @@ __all__ = [
     "check_each",
     "check_files",
     "compile_unit",
+    "format_text",
     "parse_files",
     "render",
     "render_all",

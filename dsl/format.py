@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from dsl import ast
+from dsl.diagnostics import Diagnostics
 from dsl.format_expressions import (
     braced,
     expression_pieces,
@@ -18,7 +19,8 @@ from dsl.format_expressions import (
     format_value,
 )
 from dsl.layout import Layout
-from dsl.source import Span
+from dsl.parse import parse
+from dsl.source import Source, Span
 
 _HEADER = re.compile(r"(?:\s|\N{ZERO WIDTH NO-BREAK SPACE}|#[^\n]*\n)*(rzl(?:\s|#[^\n]*\n)*[0-9]+)")
 _TO_BRACE = re.compile(r'(?:[^#"{]|#[^\n]*|"(?:[^"\\]|\\.)*")*\{')
@@ -30,6 +32,15 @@ def format(module: ast.Module) -> str:  # noqa: A001  the name of what a user do
     A fixed point: formatting the result changes nothing, and its tree is that of `module` but for places in the text.
     """
     return _Formatter(module).format()
+
+
+def format_text(path: str, text: str) -> str:
+    """`format` for a text; `path` is its name in messages. Raises `CompileError` when it does not follow the grammar."""
+    diags = Diagnostics()
+    module = parse(Source(path, text), diags)
+    diags.stop_if_errors()
+    assert module is not None
+    return format(module)
 
 
 class _Formatter:
