@@ -2,121 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import signal
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import urllib.error
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.agent.running import children, daemon, eventually, gone, status_of
+
 pytestmark = pytest.mark.kernel
 
-PATIENCE_S = 30.0
-
-
-@dataclass(slots=True)
-class Daemon:
-    """A running `tests.agent.daemon`."""
-
-    process: subprocess.Popen[str]
-    errors: Path
-    address: str = ""
-    helper: int = 0
-    """The root helper's pid."""
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def line(self) -> dict[str, Any]:
-        """The next line that it prints."""
-        assert self.process.stdout is not None
-        text = self.process.stdout.readline()
-        assert text, f"the daemon ended: {self.errors.read_text()}"
-        found: dict[str, Any] = json.loads(text)
-        return found
-
-    def reading(self, until: Callable[[Mapping[str, int]], bool] = lambda values: True) -> Mapping[str, int]:
-        """The next reading for which the condition holds."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            values: Mapping[str, int] = self.line()["values"]
-            if until(values):
-                return values
-        raise AssertionError(f"no such reading; the daemon said: {self.errors.read_text()}")
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=PATIENCE_S) as answer:
-            return json.load(answer)
-
-    def wait(self) -> int:
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return self.process.wait(PATIENCE_S)
-
-
-@contextmanager
-def daemon(tmp_path: Path, *options: str) -> Iterator[Daemon]:
-    errors = tmp_path / "stderr"
-    with errors.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.agent.daemon", *options], stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
-    running = Daemon(process, errors)
-    try:
-        running.address = running.line()["listen"]
-        (running.helper,) = children(running.pid)
-        yield running
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-        if running.helper:
-            eventually(lambda: gone(running.helper))
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def status_of(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        select.select([], [], [], 0.01)  # polling, not waiting for a result: the processors are the daemon's
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody waited for yet has."""
-    try:
-        return status_of(pid)["State"].startswith("Z")
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+SWITCHES = "switches_total,what=switch,switches"
 
 
 def test_the_process_that_listens_has_no_privileges(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
-        running.reading(lambda values: values["switches_total,what=switch,switches"] > 0)
+        running.reading(lambda values: values[SWITCHES] > 0)
         status = status_of(running.pid)
         assert "0" not in status["Uid"].split() + status["Gid"].split()
         assert status["Groups"] == ""
@@ -129,7 +31,7 @@ def test_the_process_that_listens_has_no_privileges(tmp_path: Path) -> None:
 
 def test_nothing_is_imported_after_privileges_are_given_up(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
-        running.reading(lambda values: values["switches_total,what=switch,switches"] > 0)
+        running.reading(lambda values: values[SWITCHES] > 0)
         assert [sampler["name"] for sampler in running.get("/samplers")] == ["files", "groups", "switches", "waker"]
         with pytest.raises(urllib.error.HTTPError):
             running.get("/nothing-here")
@@ -138,21 +40,21 @@ def test_nothing_is_imported_after_privileges_are_given_up(tmp_path: Path) -> No
 
 def test_a_dead_helper_leaves_the_sampling_alone(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
-        before = running.reading(lambda values: values["switches_total,what=switch,switches"] > 0)
+        before = running.reading(lambda values: values[SWITCHES] > 0)
         os.kill(running.helper, signal.SIGKILL)
         running.reading(
-            lambda values: values["switches_total,what=switch,switches"] > before["switches_total,what=switch,switches"] + 10
+            lambda values: values[SWITCHES] > before[SWITCHES] + 10
         )
         eventually(lambda: "the root helper is gone" in running.errors.read_text())
         assert running.get("/status")["privileged_helper"] is False
         running.process.send_signal(signal.SIGHUP)
         eventually(lambda: "restart rezolus" in running.errors.read_text())
-        running.reading(lambda values: values["switches_total,what=switch,switches"] > 0)
+        running.reading(lambda values: values[SWITCHES] > 0)
 
 
 def test_everything_goes_with_a_killed_daemon(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
-        running.reading(lambda values: values["switches_total,what=switch,switches"] > 0)
+        running.reading(lambda values: values[SWITCHES] > 0)
         helper = running.helper
         os.kill(running.pid, signal.SIGKILL)
         assert running.wait() == -signal.SIGKILL
@@ -192,7 +94,7 @@ def test_a_daemon_killed_while_loading_takes_the_loader_with_it(tmp_path: Path) 
 @pytest.mark.parametrize("how", ["verify", "compile"])
 def test_a_bad_sampler_is_left_out_and_the_others_run(tmp_path: Path, how: str) -> None:
     with daemon(tmp_path, "--broken", f"groups={how}") as running:
-        values = running.reading(lambda values: values["switches_total,what=switch,switches"] > 0)
+        values = running.reading(lambda values: values[SWITCHES] > 0)
         assert not any(name.startswith("cgroup_switches") for name in values)
         samplers = {sampler["name"]: sampler for sampler in running.get("/samplers")}
         assert samplers["groups"]["state"] == "failed"
