@@ -81,10 +81,13 @@ class Take:
 
 @_node
 class OrElse:
-    """`state[key] or default`: a state read with a value for when nothing is there."""
+    """`state[key] or default`: a state read with a value for when nothing is there.
+
+    `name or default`: an argument that only some alternatives of the event have.
+    """
 
     span: Span
-    read: Index | Take
+    read: Index | Take | Name
     default: Expr
 
 

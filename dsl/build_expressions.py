@@ -144,8 +144,8 @@ class ExpressionBuilder(Builder):
 
     def _build_or_else(self, span: Span, children: Children) -> ast.OrElse:
         read, default = children
-        if not isinstance(read, ast.Index | ast.Take):
-            message = "what stands before `or` must be the read of a state"
+        if not isinstance(read, ast.Index | ast.Take | ast.Name):
+            message = "what stands before `or` must be the read of a state, or an argument of the event"
             self.diags.error("syntax", message, read.span, hint="as in `s[k] or 0`; a condition is written with `||`")
         return ast.OrElse(span, read, default)
 

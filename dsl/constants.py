@@ -37,6 +37,6 @@ _BLOCK = {
     "BLK_STS_IOERR": 10,
 }
 
-_ERRNO = {name: number for number, name in errno.errorcode.items() if number < _ERRNO_LIMIT}
+_ERRNO = {name: number for name, number in vars(errno).items() if name[0] == "E" and number < _ERRNO_LIMIT}
 
 CONSTANTS: Mapping[str, int] = MappingProxyType({**_ERRNO, **_TASK, **_SOCKETS, **_BLOCK})

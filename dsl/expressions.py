@@ -245,7 +245,8 @@ def _index(node: ast.Index, body: Body) -> Value | Place | None:
 
 
 def _cast(node: ast.Cast, body: Body) -> Value | None:
-    value = check_value(node.operand, body)
+    found = check_expr(node.operand, body)
+    value = found.address() if isinstance(found, Place) else found
     if value is None:
         return None
     diags, name = body.sampler.diags, node.type_name
@@ -346,7 +347,11 @@ def _cgroup_id(span: Span, task: ast.Expr | None, body: Body) -> Value | None:
 # Operators and calls
 
 
-def _or_else(node: ast.OrElse, body: Body) -> Value | None:
+def _or_else(node: ast.OrElse, body: Body) -> Value | Place | None:
+    if isinstance(node.read, ast.Name):
+        if node.read.name in body.optional and node.read.name not in body.names:
+            return check_expr(node.default, body)
+        return check_expr(node.read, body)
     read = node.read.read if isinstance(node.read, ast.Take) else node.read
     default = _integer(node.default, body)
     is_state = isinstance(read.base, ast.Name) and read.base.name in body.sampler.states
@@ -455,7 +460,7 @@ def _call(node: ast.Call, body: Body) -> Value | Place | None:
     if node.name in body.calls or len(body.calls) >= _MAX_CALL_DEPTH:
         diags.error("recursion", f"`{node.name}` is defined by itself", node.span)
         return None
-    inner = Body(body.sampler, {}, body.out, body.used, (*body.calls, node.name))
+    inner = Body(body.sampler, {}, body.out, body.used, calls=(*body.calls, node.name))
     for param, arg in zip(function.params, node.args, strict=True):
         value = check_expr(arg, body)
         if value is None or not _fits_param(param, value, arg, body):

@@ -15,6 +15,7 @@ from dsl.statements import check_block, emit_update, find_metric, label_index, l
 from dsl.units import NANOSECONDS
 from dsl.values import Value
 
+Alternatives = tuple[ast.Event, ...]
 Events = list[tuple[str, Hook | None, tuple[tuple[str, str], ...], int]]
 
 
@@ -29,7 +30,7 @@ def check_handler(node: ast.Handler, sampler: SamplerScope, events: Events) -> l
             _record(alternatives, resolution, events)
             for attachment in resolution.chosen:
                 event = _chosen_event(alternatives, resolution)
-                body = _body(attachment, sampler)
+                body = _body(node.events, attachment, sampler)
                 statements = _conditional(node.condition, node.body, body)
                 _note_hooks(statements, attachment, sampler)
                 handlers.append(_handler(node.span, event, attachment, statements, sampler))
@@ -47,17 +48,17 @@ def _check_unused(node: ast.Handler, sampler: SamplerScope) -> None:
     for alternatives in node.events:
         resolution = resolve_event(alternatives, sampler.unit)
         for attachment in resolution.chosen[:1]:
-            body = _body(attachment, sampler)
+            body = _body(node.events, attachment, sampler)
             _conditional(node.condition, node.body, body)
     if node.otherwise is not None:
         _check_unused(node.otherwise, sampler)
 
 
-def _chosen_event(alternatives: tuple[ast.Event, ...], resolution: Resolution) -> ast.Event:
+def _chosen_event(alternatives: Alternatives, resolution: Resolution) -> ast.Event:
     return alternatives[len(resolution.missing)]
 
 
-def _report(alternatives: tuple[ast.Event, ...], resolution: Resolution, sampler: SamplerScope) -> None:
+def _report(alternatives: Alternatives, resolution: Resolution, sampler: SamplerScope) -> None:
     """An event that cannot be had: an error when it does not exist, a warning when the host refuses it."""
     if resolution.chosen or resolution.accepted or not resolution.missing:
         return
@@ -71,15 +72,17 @@ def _report(alternatives: tuple[ast.Event, ...], resolution: Resolution, sampler
         sampler.diags.error("unknown-event", why.reason, last.name_span, labels=labels, hint=hint)
 
 
-def _record(alternatives: tuple[ast.Event, ...], resolution: Resolution, events: Events) -> None:
+def _record(alternatives: Alternatives, resolution: Resolution, events: Events) -> None:
     missing = tuple((event_text(event), why.reason) for event, why in resolution.missing)
     hook = resolution.chosen[0].hook if resolution.chosen else None
     text = event_text(_chosen_event(alternatives, resolution)) if resolution.chosen else resolution.text
     events.append((text, hook, missing, alternatives[0].span.line))
 
 
-def _body(attachment: Attachment, sampler: SamplerScope) -> Body:
-    return Body(sampler, dict(attachment.names))
+def _body(events: Iterable[Alternatives], attachment: Attachment, sampler: SamplerScope) -> Body:
+    """The scope of a handler at one of its events; what the others bind is optional."""
+    names = {param.name for alternatives in events for event in alternatives for param in event.params}
+    return Body(sampler, dict(attachment.names), optional=frozenset(names - set(attachment.names)))
 
 
 def _narrowing(event: ast.Event, attachment: Attachment) -> ast.Expr | None:
@@ -163,21 +166,21 @@ def check_measure(node: ast.Measure, sampler: SamplerScope, events: Events) -> l
         for alternatives, resolution in resolved:
             _report(alternatives, resolution, sampler)
             _record(alternatives, resolution, events)
-        ends.append([(_chosen_event(a, r), found) for a, r in resolved if r.chosen for found in r.chosen])
+        ends.append([(a, _chosen_event(a, r), found) for a, r in resolved if r.chosen for found in r.chosen])
     starts, stops, unless = ends
     if not starts or not stops:
         return []
-    measurement = _measurement(node, starts[0][1], stops[0][1], sampler)
+    measurement = _measurement(node, starts[0][2], stops[0][2], sampler)
     handlers = []
-    for event, attachment in starts:
-        statements = _start(measurement, _body(attachment, sampler))
+    for alternatives, event, attachment in starts:
+        statements = _start(measurement, _body((alternatives,), attachment, sampler))
         handlers.append(_handler(node.span, event, attachment, statements, sampler))
-    for event, attachment in stops:
-        statements = _stop(measurement, _body(attachment, sampler))
+    for alternatives, event, attachment in stops:
+        statements = _stop(measurement, _body((alternatives,), attachment, sampler))
         _note_hooks(statements, attachment, sampler)
         handlers.append(_handler(node.span, event, attachment, statements, sampler))
-    for event, attachment in unless:
-        body = _body(attachment, sampler)
+    for alternatives, event, attachment in unless:
+        body = _body((alternatives,), attachment, sampler)
         key = _key(measurement, body)
         if key is not None:
             body.out.append(ir.ForgetState(node.span, measurement.state, key))

@@ -119,12 +119,14 @@ class Body:
     names: dict[str, Value | Place] = field(default_factory=dict)
     out: list[ir.Statement] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    optional: frozenset[str] = frozenset()
+    """Arguments that an alternative of the event would have bound, but not the one chosen."""
     calls: tuple[str, ...] = ()
     """Functions being substituted, to stop recursion."""
 
     def inner(self) -> Body:
         """A nested block: sees the variables so far, its own end with it."""
-        return Body(self.sampler, dict(self.names), [], self.used, self.calls)
+        return Body(self.sampler, dict(self.names), [], self.used, self.optional, self.calls)
 
     def local(self, name: str, type_: ir.Type) -> ir.Local:
         """A fresh local for a source variable; a name used before in the handler gets a number behind it."""

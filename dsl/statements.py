@@ -273,6 +273,10 @@ def label_index(node: ast.Expr, values: Sequence[str], what: str, body: Body) ->
             hint = did_you_mean(node.name, (*values, *body.names)) or f"{what} is one of {' | '.join(values)}"
             diags.error("unknown-label-value", f"{what} has no value `{node.name}`", node.span, hint=hint)
             return None
+    local = body.names.get(node.name) if isinstance(node, ast.Name) else None
+    if isinstance(node, ast.Name) and node.name in values and not (isinstance(local, Value) and local.symbols):
+        # A variable that holds no label value does not hide one.
+        return ir.Const(values.index(node.name), ir.U32)
     value = check_value(node, body, values)
     if value is None:
         return None
