@@ -1,0 +1,56 @@
+"""Types, constants and operations in C's spelling."""
+
+from __future__ import annotations
+
+from dsl import ir
+
+ABSENT = "0xffffffffU"
+"""Of a table or a label: no row of it has the number."""
+
+
+def ctype(type_: ir.Type) -> str:
+    """An integer's C type; an address without a type the verifier knows is a number."""
+    return str(type_) if isinstance(type_, ir.Int) else "u64"
+
+
+def constant(node: ir.Const) -> str:
+    """A number of its type, wrapped to its width."""
+    width = node.type.width
+    value = node.value & ((1 << width) - 1)
+    if node.type.signed and value >> (width - 1):
+        value -= 1 << width
+    if width == 64:
+        if value == -(1 << 63):
+            return "(s64)0x8000000000000000ULL"
+        return f"{value}LL" if node.type.signed else f"{value}ULL"
+    if width == 32:
+        if value == -(1 << 31):
+            return "(s32)0x80000000U"
+        return str(value) if node.type.signed else f"{value}U"
+    return f"({ctype(node.type)}){value}"
+
+
+def operation(type_: ir.Int, text: str, parts: tuple[str, str, str] | None = None) -> str:
+    """An operation that wraps at its type's width: signed overflow is undefined in C, so it is done unsigned.
+
+    `parts`: left, operator, right of an operation that can overflow.
+    """
+    kind = ctype(type_)
+    if parts is not None and type_.signed:
+        unsigned = ctype(ir.Int(max(type_.width, 32), False))  # type: ignore[arg-type]
+        left, op, right = parts
+        return f"({kind})(({unsigned}){left} {op} ({unsigned}){right})"
+    return f"({kind})({text})"
+
+
+def words_of(type_: ir.Type) -> int:
+    """Words of the buffer for a text."""
+    if not isinstance(type_, ir.Text):
+        raise TypeError(type_)
+    return -(-type_.size // 8)
+
+
+def text_words(text: str, size: int) -> list[int]:
+    """A text as little-endian words, NUL and padding included."""
+    data = text.encode()[: max(size - 1, 0)].ljust(-(-size // 8) * 8, b"\0")
+    return [int.from_bytes(data[index : index + 8], "little") for index in range(0, len(data), 8)]
