@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from dsl.btf import Btf, Func, FuncProto, Ptr, Typedef
-from dsl.syscalls import Arch, syscall_numbers
+from dsl.syscalls import Arch as Arch  # part of this module's interface
+from dsl.syscalls import syscall_numbers
 
 State = Literal["yes", "no", "unknown"]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from dsl.btf import Btf, BtfError
-from dsl.facts import Capability, ModuleBtfs, TargetFacts, TracepointFormats, btf_tracepoints
-from dsl.syscalls import Arch
+from dsl.facts import Arch, Capability, ModuleBtfs, TargetFacts, TracepointFormats, btf_tracepoints
 from rezolus.agent.capabilities import probe_capabilities
 from rezolus.agent.userland import probe_binaries
+from rezolus.errors import UserError
 
 _ARCHES: Final[Mapping[str, Arch]] = {"x86_64": "x86_64", "aarch64": "aarch64"}
 
@@ -25,7 +25,7 @@ _NO_RAW: Final = frozenset({"syscalls", "ftrace"})
 """Categories of tracefs whose events are no tracepoints: they are made of `sys_enter` and of the tracers."""
 
 
-class FactsError(Exception):
+class FactsError(UserError):
     """The host cannot be described; the text says what is wrong and what to do."""
 
 
