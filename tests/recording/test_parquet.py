@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from rezolus.recording import finish, thrift
 from rezolus.recording.body import Body
 from rezolus.recording.parquet import canonical_name, columns_of
 from rezolus.recording.store import create_segment, folder_lock, segment_files
+from tests import needs
 from tests.synthetic import Walk, catalog
 
 METADATA = {"version": "1.2", "sampling_interval_ms": "1000"}
@@ -230,7 +234,7 @@ def test_a_footer_that_was_written_before_a_crash_is_written_again(folder: Path,
 
 def test_a_damaged_segment_does_not_hold_up_the_others(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(4))
     record(folder, readings[:2], 0)
     (folder / "00000001.segment").write_bytes(b"not a segment")
@@ -274,3 +278,38 @@ def test_the_child_reports_an_error_without_a_traceback(folder: Path, tmp_path: 
     assert "Traceback" not in done.stderr
     assert segment_files(folder) == []
     assert (folder / "index").stat().st_size > 0
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that any user can get to."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_the_file_may_be_ours_where_its_folder_is_not(reachable: Path) -> None:
+    """As prepared by a privileged start: the file and the work folder belong to the user, the folder above does not."""
+    needs.root()
+    work = reachable / "work"
+    readings = list(Walk(catalog(cgroups=1)).run(2))
+    record(work, readings)
+    output = reachable / "out.parquet"
+    output.write_bytes(bytes(10_000_000))
+    for path in (work, work / "00000000.segment", output):
+        os.chown(path, 65534, 65534)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            body = Body(work)
+            body.absorb(work / "00000000.segment")
+            body.finish(output)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert_holds(pq.read_table(output), readings)
+    assert output.stat().st_uid == 65534

@@ -42,12 +42,11 @@ def recordings(draw: st.DrawFn) -> list[Reading]:
             histograms = np.zeros(buckets, np.uint64)
             for at, value in sparse.items():
                 histograms[at] = value
-            times = [draw(U64) for _ in range(3)]
+            wall, monotonic, duration = draw(st.tuples(U64, U64, U64))
             counters = draw(st.lists(U64, min_size=len(series.counters), max_size=len(series.counters)))
             gauges = draw(st.lists(I64, min_size=len(series.gauges), max_size=len(series.gauges)))
-            readings.append(
-                Reading(series, *times, np.array(counters, np.uint64), np.array(gauges, np.int64), histograms)
-            )
+            columns = (np.array(counters, np.uint64), np.array(gauges, np.int64), histograms)
+            readings.append(Reading(series, wall, monotonic, duration, *columns))
     return readings
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import subprocess
 
 import numpy as np
@@ -10,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from rezolus.histogram import bucket_bounds, quantiles
+from rezolus.histogram import bucket_bounds, downsample, quantiles
 from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series
 from rezolus.sinks.prometheus import PERCENTILES, Family, Renderer, metric_name, render_families
+from tests import needs
 from tests.synthetic import Walk, catalog
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -177,8 +177,6 @@ def test_buckets_are_cumulative_and_end_with_infinity(power: int) -> None:
 
 
 def coarse(counts: list[int], power: int) -> list[int]:
-    from rezolus.histogram import downsample  # noqa: PLC0415
-
     array = np.array(counts, np.uint64)
     found: list[int] = (downsample(array, power) if power < 3 else array).tolist()
     return found
@@ -226,9 +224,7 @@ def test_values_of_the_daemon_itself() -> None:
 
 @pytest.mark.parametrize("form", ["summary", "buckets", "both"])
 def test_promtool_finds_no_error(form: str) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("needs promtool (Debian: prometheus)")
+    promtool = needs.program("promtool", "prometheus")
     walk = Walk()
     before = walk.step()
     body = Renderer(form).render(walk.step(), before)  # type: ignore[arg-type]

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+import trio
+
+from rezolus import daemon as module
+from rezolus.config import Config, SinkConfig, load
+from rezolus.daemon import Daemon, demand_for
+from rezolus.errors import UserError
+from rezolus.reading import Reading
+from rezolus.recording.finish import recover
+from rezolus.recording.store import read_range
+from rezolus.sinks.stream import Demand
+from tests.synthetic import SyntheticSource, Walk, catalog
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def configuration(folder: Path, *, exporter: int | None = None, recorder: str = "", interval: str = "20ms") -> Config:
+    text = f'[agent]\ninterval = "{interval}"\n'
+    if exporter is not None:
+        text += f'[sinks.prom]\ntype = "exporter"\nlisten = "127.0.0.1:{exporter}"\n'
+    if recorder:
+        text += f'[sinks.rec]\ntype = "recorder"\npath = "{folder}/out.parquet"\n{recorder}\n'
+    path = folder / "rezolus.toml"
+    path.write_text(text)
+    return load(path)
+
+
+def source() -> SyntheticSource:
+    return SyntheticSource(Walk(catalog(cgroups=1)))
+
+
+def rows(path: Path) -> int:
+    count: int = pq.read_metadata(path).num_rows
+    return count
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Poll for what the daemon counts; the caller has the deadline."""
+    while not condition():  # noqa: ASYNC110
+        await trio.sleep(0.01)
+
+
+def delivered(daemon: Daemon) -> dict[str, int]:
+    return {stream.name: stream.delivered for stream in daemon.statistics().streams}
+
+
+async def test_sinks_are_fed_and_a_signal_ends_all(tmp_path: Path) -> None:
+    daemon = Daemon(configuration(tmp_path, exporter=0, recorder="# all"), metadata={"systeminfo": "{}"})
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: daemon.run(source(), task_status=task_status))
+            await until(lambda: min(delivered(daemon).values()) >= 5)
+            listen = daemon.statistics().sinks["prom"].listen  # type: ignore[attr-defined]
+            async with httpx.AsyncClient(trust_env=False) as client:
+                assert "cpu_usage" in (await client.get(f"http://{listen}/metrics")).text
+            signal.raise_signal(signal.SIGTERM)
+    assert rows(tmp_path / "out.parquet") == delivered(daemon)["rec"]
+    assert pq.read_metadata(tmp_path / "out.parquet").metadata[b"systeminfo"] == b"{}"
+    host, _, port = listen.rpartition(":")
+    with pytest.raises(OSError, match="failed"):
+        await trio.open_tcp_stream(host, int(port))
+
+
+async def test_an_address_in_use_concerns_one_sink_only_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    daemon = Daemon(configuration(tmp_path, exporter=port, recorder="# all"))
+    with taken, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: daemon.run(source(), task_status=task_status))
+            await until(lambda: delivered(daemon)["rec"] >= 20)
+            assert caplog.text.count(f"prom: cannot listen on 127.0.0.1:{port}: address already in use") == 1
+            taken.close()
+            await until(lambda: daemon.statistics().sinks["prom"].listen)  # type: ignore[attr-defined]
+            signal.raise_signal(signal.SIGINT)
+    assert rows(tmp_path / "out.parquet") == delivered(daemon)["rec"]
+
+
+async def test_when_the_only_sink_cannot_run_the_daemon_says_so(tmp_path: Path) -> None:
+    (tmp_path / "out.parquet.recording").write_text("in the way")
+    daemon = Daemon(configuration(tmp_path, recorder="# all"))
+    with trio.fail_after(60), pytest.raises(UserError, match="cannot record to"):
+        await daemon.run(source())
+    assert "cannot record to" in daemon.statistics().failures["rec"]
+
+
+async def test_the_daemon_ends_when_every_sink_is_done(tmp_path: Path) -> None:
+    daemon = Daemon(configuration(tmp_path, recorder='duration = "200ms"'))
+    with trio.fail_after(60):
+        await daemon.run(source())
+    assert rows(tmp_path / "out.parquet") == 10
+
+
+@dataclass
+class Failing:
+    """Publishes some readings and fails."""
+
+    walk: Walk = field(default_factory=lambda: Walk(catalog(cgroups=1)))
+
+    async def run(
+        self,
+        demand: Demand,
+        publish: Callable[[Reading], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        task_status.started()
+        for reading in self.walk.run(3):
+            publish(reading)
+            await trio.testing.wait_all_tasks_blocked()
+        raise UserError(f"no more at {demand.interval_ns}")
+
+
+async def test_when_the_source_fails_the_sinks_finish_first(tmp_path: Path) -> None:
+    daemon = Daemon(configuration(tmp_path, recorder="# all"))
+    with (
+        trio.fail_after(60),
+        pytest.RaisesGroup(pytest.RaisesExc(UserError, match="no more at 20000000"), flatten_subgroups=True),
+    ):
+        await daemon.run(Failing())
+    assert rows(tmp_path / "out.parquet") == 3
+
+
+class Stuck:
+    """A sink that does not finish."""
+
+    name = "rec"
+
+    async def run(
+        self,
+        readings: trio.MemoryReceiveChannel[Reading],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        task_status.started()
+        async for _ in readings:
+            pass
+        await trio.sleep_forever()
+
+    def statistics(self) -> object:
+        return ()
+
+
+async def test_a_second_signal_leaves_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    daemon = Daemon(configuration(tmp_path, recorder="# all"))
+    daemon._sinks = {"rec": Stuck()}
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: daemon.run(source(), task_status=task_status))
+            signal.raise_signal(signal.SIGTERM)
+            await until(lambda: "still finishing: rec" in caplog.text)
+            signal.raise_signal(signal.SIGTERM)
+    assert "leaving at once" in caplog.text
+
+
+async def test_services_run_beside_the_source(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ended = []
+
+    async def good(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("good")
+
+    async def bad(*, task_status: trio.TaskStatus[None]) -> None:
+        del task_status
+        raise UserError("no way")
+
+    daemon = Daemon(configuration(tmp_path, recorder='duration = "60ms"'))
+    with trio.fail_after(60):
+        await daemon.run(source(), services={"good": good, "bad": bad})
+    assert ended == ["good"]
+    assert "bad: no way" in caplog.text
+
+
+def test_demand_comes_from_the_enabled_sinks(tmp_path: Path) -> None:
+    demand = demand_for(configuration(tmp_path, exporter=1, recorder='interval = "60ms"\nmetrics = {include = ["x"]}'))
+    assert demand.interval_ns == 20_000_000
+    assert demand.wants("anything")
+    demand = demand_for(configuration(tmp_path, recorder='interval = "60ms"\nmetrics = {include = ["x*"]}'))
+    assert demand.interval_ns == 60_000_000
+    assert [name for name in ("xy", "yx") if demand.wants(name)] == ["xy"]
+    nothing = demand_for(configuration(tmp_path))
+    assert (nothing.interval_ns, nothing.wants("x")) == (20_000_000, False)
+
+
+async def test_a_sink_type_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    from rezolus.config import HindsightConfig
+
+    config = configuration(tmp_path)
+    sinks: dict[str, SinkConfig] = {"back": HindsightConfig(interval=20_000_000)}
+    with pytest.raises(UserError, match=r"sinks\.back: this version has no hindsight"):
+        Daemon(
+            Config(
+                path=config.path,
+                agent=config.agent,
+                defaults=config.defaults,
+                samplers={},
+                log=config.log,
+                sinks=sinks,
+                probes=(),
+                warnings=(),
+            )
+        )
+
+
+@contextmanager
+def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
+    """The daemon as a process that tells a service manager (us) when it is ready."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.settimeout(60)
+        running = subprocess.Popen(
+            [sys.executable, "-m", "tests.synthetic", str(folder / "rezolus.toml")],
+            cwd=ROOT,
+            env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            assert manager.recv(100) == b"READY=1"
+            yield running, manager
+        finally:
+            running.kill()
+            running.communicate()
+            (folder / "notify").unlink()
+
+
+def test_the_service_manager_is_told(tmp_path: Path) -> None:
+    configuration(tmp_path, exporter=0, recorder="# all")
+    with process(tmp_path) as (running, manager):
+        os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does: children get it too
+        assert manager.recv(100) == b"STOPPING=1"
+        _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert "Traceback" not in stderr
+    assert rows(tmp_path / "out.parquet") >= 1
+
+
+def test_kill_9_loses_nothing_that_was_read(tmp_path: Path) -> None:
+    configuration(tmp_path, recorder="# all")
+    work = tmp_path / "out.parquet.recording"
+    with process(tmp_path) as (running, _):
+        (folder,) = work.iterdir()
+        while len(list(read_range(folder))) < 10:
+            pass
+        running.kill()
+        running.wait()
+    times = [reading.time_ns for reading in read_range(folder)]
+    (output,) = recover(work, tmp_path / "out.parquet")
+    found = pq.read_table(output, columns=["timestamp"])["timestamp"].to_pylist()
+    assert found == times
+    assert len(found) >= 10
+    assert list(work.iterdir()) == []

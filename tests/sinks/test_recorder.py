@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import trio
+
+from rezolus.config import RecorderConfig
+from rezolus.reading import Reading
+from rezolus.recording.store import read_range, segment_files
+from rezolus.sinks import recorder as module
+from rezolus.sinks.recorder import Recorder, RecordingError, output_path, work_folder
+from tests import needs
+from tests.synthetic import START_NS, Walk, catalog
+
+S = 10**9
+
+
+def config(path: Path, **changes: object) -> RecorderConfig:
+    return RecorderConfig(path=path, interval=S, **changes)  # type: ignore[arg-type]
+
+
+async def start(
+    recorder: Recorder, receive: trio.MemoryReceiveChannel[Reading], *, task_status: trio.TaskStatus[None]
+) -> None:
+    """As the daemon does: a sink that is done takes no more."""
+    async with receive:
+        await recorder.run(receive, task_status=task_status)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Poll for what another process does; the caller has the deadline."""
+    while not condition():  # noqa: ASYNC110
+        await trio.sleep(0.01)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def record(recorder: Recorder, readings: list[Reading]) -> None:
+    """Give the recorder all readings and the end of the stream."""
+    send, receive = trio.open_memory_channel[Reading](0)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(start, recorder, receive)
+            async with send:
+                for reading in readings:
+                    try:
+                        await send.send(reading)
+                    except trio.BrokenResourceError:
+                        break
+
+
+def rows(path: Path) -> list[int]:
+    times: list[int] = pq.read_table(path, columns=["timestamp"])["timestamp"].to_pylist()
+    return times
+
+
+async def test_a_recording_becomes_a_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    walk = Walk(catalog(cgroups=2))
+    readings = list(walk.run(5))
+    recorder = Recorder("rec", config(tmp_path / "out.parquet"), {"systeminfo": "{}"})
+    await record(recorder, readings)
+    assert names(tmp_path) == ["out.parquet"]
+    assert rows(tmp_path / "out.parquet") == [reading.time_ns for reading in readings]
+    metadata = pq.read_metadata(tmp_path / "out.parquet").metadata
+    assert metadata[b"sampling_interval_ms"] == b"1000"
+    assert metadata[b"systeminfo"] == b"{}"
+    assert (recorder.statistics().rows, recorder.statistics().lost) == (5, 0)
+    usage = pq.read_table(tmp_path / "out.parquet")["cpu_usage/user/0"].to_pylist()
+    assert usage == [int(reading.counters[0]) for reading in readings]
+
+
+async def test_sealed_segments_become_row_groups_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEGMENT_ROWS", 4)
+    readings = list(Walk(catalog(cgroups=1)).run(10))
+    recorder = Recorder("rec", config(tmp_path / "out.parquet"))
+    send, receive = trio.open_memory_channel[Reading](0)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(start, recorder, receive)
+            for reading in readings:
+                await send.send(reading)
+            await until(lambda: len(segment_files(recorder.folder)) == 1)
+            assert not (tmp_path / "out.parquet").exists()
+            await send.aclose()
+    assert rows(tmp_path / "out.parquet") == [reading.time_ns for reading in readings]
+    metadata = pq.read_metadata(tmp_path / "out.parquet")
+    assert sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)) == 10
+    assert metadata.num_row_groups == 3
+
+
+async def test_a_recording_of_some_duration_ends_by_itself(tmp_path: Path) -> None:
+    readings = list(Walk(catalog(cgroups=1)).run(8))
+    await record(Recorder("rec", config(tmp_path / "out.parquet", duration=3 * S, fsync=True)), readings)
+    assert rows(tmp_path / "out.parquet") == [reading.time_ns for reading in readings[:3]]
+
+
+async def test_what_is_cancelled_is_finished_by_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "out.parquet"
+    readings = list(Walk(catalog(cgroups=1)).run(4))
+    first = Recorder("rec", config(output))
+    send, receive = trio.open_memory_channel[Reading](0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(start, first, receive)
+        for reading in readings[:3]:
+            await send.send(reading)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    await send.aclose()
+    assert [found.time_ns for found in read_range(first.folder)][:2] == [reading.time_ns for reading in readings[:2]]
+
+    second = Recorder("rec", config(output))
+    send, receive = trio.open_memory_channel[Reading](0)
+    recovered = tmp_path / f"out.recovered-{first.folder.name}.parquet"
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(start, second, receive)
+            await send.send(readings[3])
+            await until(lambda: f"it is now {recovered}" in caplog.text)
+            await send.aclose()
+    assert rows(recovered) in ([r.time_ns for r in readings[:2]], [r.time_ns for r in readings[:3]])
+    assert rows(output) == [readings[3].time_ns]
+    assert names(tmp_path) == ["out.parquet", recovered.name]
+
+
+async def test_a_full_disk_costs_what_was_read_meanwhile(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real full file system: 1 MiB of tmpfs."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    needs.root()
+    done = await trio.run_process(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], check=False)
+    if done.returncode:
+        needs.cannot_run("needs the right to mount a small file system")
+    try:
+        caplog.set_level(logging.INFO)
+        monkeypatch.setattr(module, "RETRY_NS", 2 * S)
+        readings = list(Walk(catalog(cgroups=1)).run(40))
+        ballast = mount / "ballast"
+        recorder = Recorder("rec", config(mount / "out.parquet"))
+        send, receive = trio.open_memory_channel[Reading](0)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(start, recorder, receive)
+                for reading in readings[:3]:
+                    await send.send(reading)
+                await trio.testing.wait_all_tasks_blocked()
+                with ballast.open("wb", buffering=0) as file:
+                    fill(file.fileno())
+                for reading in readings[3:30]:
+                    await send.send(reading)
+                ballast.unlink()
+                for reading in readings[30:]:
+                    await send.send(reading)
+                await send.aclose()
+        statistics = recorder.statistics()
+        assert statistics.rows + statistics.lost == 40
+        assert statistics.lost > 20
+        found = rows(mount / "out.parquet")
+        assert len(found) == statistics.rows
+        assert set(found) <= {reading.time_ns for reading in readings}
+        assert found[:2] == [reading.time_ns for reading in readings[:2]]
+        assert found[-1] == readings[-1].time_ns
+        assert caplog.text.count("no space left on device; trying again") == 1
+        assert "writing again" in caplog.text
+    finally:
+        await trio.run_process(["umount", str(mount)])
+
+
+def fill(fd: int) -> None:
+    """Write until nothing fits."""
+    size = 65536
+    while size:
+        try:
+            os.write(fd, bytes(size))
+        except OSError:
+            size //= 2
+
+
+async def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    recorder = Recorder("rec", config(tmp_path / "file" / "out.parquet"))
+    _, receive = trio.open_memory_channel[Reading](0)
+    with pytest.raises(RecordingError, match=r"cannot record to .*out\.parquet: .*not a directory"):
+        await recorder.run(receive)
+
+
+async def test_a_file_that_cannot_be_named_leaves_the_recording(tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    output.mkdir()
+    recorder = Recorder("rec", config(output))
+    with pytest.RaisesGroup(pytest.RaisesExc(RecordingError, match="what was recorded is in"), flatten_subgroups=True):
+        await record(recorder, list(Walk(catalog(cgroups=1)).run(2)))
+    assert (recorder.folder / "index").stat().st_size > 0
+
+
+def test_names_with_the_time_of_the_start() -> None:
+    named = config(Path("/var/log/rezolus-%Y%m%dT%H%M%S.parquet"))
+    assert output_path(named, START_NS) == Path("/var/log/rezolus-20261122T182653.parquet")
+    assert work_folder(Path("/a/b.parquet")) == Path("/a/b.parquet.recording")
