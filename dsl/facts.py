@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from dsl import syscalls
 from dsl.btf import Btf, Func, FuncProto, Ptr, Typedef
-from dsl.syscalls import Arch as Arch  # part of this module's interface
-from dsl.syscalls import syscall_numbers
 
+Arch = syscalls.Arch
 State = Literal["yes", "no", "unknown"]
 
 
@@ -258,7 +258,7 @@ class TargetFacts:
     @property
     def syscalls(self) -> Mapping[str, int]:
         """System call numbers of the target's architecture."""
-        return syscall_numbers(self.arch)
+        return syscalls.syscall_numbers(self.arch)
 
     def capability(self, name: str) -> Capability:
         """A capability by its own name or by a hook kind (`fexit` is `fentry`'s); `unknown` for what nobody stated."""
