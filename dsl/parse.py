@@ -24,6 +24,12 @@ from dsl.tokens import MAXIMUM_LENGTH, scan_tokens
 MAXIMUM_HEIGHT = 150
 """Nodes inside nodes. Later stages recurse, some with several frames per node; Python stops at 1000 frames."""
 
+_MAXIMUM_STACK = 1200
+"""Of the parser: more than `MAXIMUM_HEIGHT` levels of any construct need."""
+
+_ATTEMPTS = 1000
+"""To go on after an error, in all; text that is no program at all would else take minutes."""
+
 _REPORTS = 20
 """Syntax errors after which the rest of the text is not looked at."""
 
@@ -92,6 +98,7 @@ class _Run:
         self.parser = grammar.start()
         self.blamed = {item.span.line for item in diags.items}
         """Lines with an error already: what the parser finds there follows from it."""
+        self.attempts = 0
 
     def run(self) -> Any:
         """The parse tree, None after an error."""
@@ -112,7 +119,13 @@ class _Run:
                 index = restart = following
             else:
                 index += 1
+            if len(self.parser.values) > _MAXIMUM_STACK:
+                _report_height(self._span(token), self.diags)
+                return None
         return result
+
+    def _span(self, token: Token) -> Span:
+        return Span(self.source, token.start_pos or 0, token.end_pos or 0)
 
     def _terminal(self, token: Token) -> str:
         """What a token is to the parser in its present state."""
@@ -139,10 +152,10 @@ class _Run:
 
     def _recover(self, index: int, restart: int) -> int | None:
         """Take the parser back to where the text from some later token on makes sense; the index of that token."""
-        depth = self._open_brackets()
+        depth = around = self._open_brackets()
         for place in range(index, len(self.tokens)):
             token = self.tokens[place]
-            relevant = place > restart and depth <= self._open_brackets()
+            relevant = place > restart and depth <= around and self.attempts < _ATTEMPTS
             if relevant and self._can_restart(place) and self._rewind(token, depth):
                 return place
             depth += _opens(token)
@@ -163,6 +176,7 @@ class _Run:
 
     def _rewind(self, token: Token, depth: int) -> bool:
         """Drop what is unfinished until the token fits, but nothing outside the brackets around it."""
+        self.attempts += 1
         trial = self.parser.copy()
         original, self.parser = self.parser, trial
         opened = self._open_brackets()
@@ -181,7 +195,8 @@ class _Run:
         terminal = self._terminal(token)
         row = self.parser.row
         # A name begins a statement, and nothing else that is worth beginning again at.
-        if terminal not in _RESTARTS and terminal != "RBRACE" and not (terminal in row and "FORGET" in row):
+        begins = terminal in _RESTARTS or terminal == "RBRACE" or "FORGET" in row
+        if not begins or terminal not in row:
             return False
         trial = self.parser.copy()
         try:
@@ -208,7 +223,11 @@ def _check_height(items: tuple[ast.Item, ...], diags: Diagnostics) -> None:
         elif is_dataclass(value) and not isinstance(value, Span | type):
             if height > MAXIMUM_HEIGHT:
                 span: Span = value.span  # type: ignore[attr-defined]  # every node has one
-                message = f"more than {MAXIMUM_HEIGHT} levels of expressions and statements"
-                diags.error("too-deep", message, span, hint="give parts of it names with `let` or `fn`")
+                _report_height(span, diags)
                 return
             pending.extend((getattr(value, field.name), height + 1) for field in fields(value))
+
+
+def _report_height(span: Span, diags: Diagnostics) -> None:
+    message = f"more than {MAXIMUM_HEIGHT} levels of expressions and statements"
+    diags.error("too-deep", message, span, hint="give parts of it names with `let` or `fn`")

@@ -24,7 +24,7 @@ STRING = "STRING"
 SUFFIXES = ("ns", "us", "ms", "s", "KiB", "MiB", "GiB", "KB", "MB")
 """What may stand directly behind a number."""
 
-MAXIMUM_LENGTH = 1 << 20
+MAXIMUM_LENGTH = 1 << 18
 """Characters of a file. The largest shipped definition has some thousands; a log file named by mistake has more than this."""
 
 _REPORTS = 20
