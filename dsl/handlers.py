@@ -11,7 +11,7 @@ from dsl.expressions import check_condition, check_task, check_value
 from dsl.hooks import Hook
 from dsl.scope import Body, SamplerScope
 from dsl.source import Span
-from dsl.statements import check_block, emit_update, find_metric, label_index, label_slot
+from dsl.statements import check_block, emit_update, find_metric, label_index, label_slot, metric_row
 from dsl.units import NANOSECONDS
 from dsl.values import Value
 
@@ -269,14 +269,15 @@ def _stop(measurement: _Measurement, body: Body) -> tuple[ir.Statement, ...]:
             inner.names[f"{label.name} at start"] = Value(local, symbols=values.get(label.name, ()))
         target = _with_stored_labels(node.target, measurement.at_start)
     slot = label_slot(target, metric, inner) if metric else None
-    if metric is None or slot is None or key is None:
+    row = metric_row(target, metric, inner) if metric else None
+    if metric is None or slot is None or key is None or row is None:
         return ()
     if metric.metric.schema.unit != NANOSECONDS:
         body.sampler.diags.error(
             "unit-mismatch", f"`measure` needs a histogram in ns, `{target.name}` is in {metric.metric.schema.unit or 'no unit'}", target.span
         )
     elapsed = Value(ir.Elapsed(ir.Builtin("now", ir.U64), locals_[0]), NANOSECONDS)
-    emit_update(node, "observe", metric, slot, (), elapsed, inner)
+    emit_update(node, "observe", metric, slot, row, elapsed, inner)
     body.out.append(ir.ReadState(node.span, state, key, True, locals_, tuple(inner.out), ()))
     return tuple(body.out)
 

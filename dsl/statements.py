@@ -180,7 +180,7 @@ def update(node: ast.Statement | ast.Measure, op: _UpdateOp, target: ast.MetricR
         body.sampler.diags.error("type-mismatch", f"expected a number, found {describe(value)}", amount.span)
         value = None
     slot = label_slot(target, metric, body)
-    row = _row(target, metric, body)
+    row = metric_row(target, metric, body)
     if value is None or slot is None or row is None:
         return
     if not _unit_fits(value, metric.metric.schema.unit, amount, body, f"`{target.name}`"):
@@ -308,7 +308,7 @@ def _named_symbols(value: Value) -> Iterable[str]:
     return value.symbols
 
 
-def _row(target: ast.MetricRef, metric: MetricScope, body: Body) -> tuple[ir.Expr, ...] | None:
+def metric_row(target: ast.MetricRef, metric: MetricScope, body: Body) -> tuple[ir.Expr, ...] | None:
     """The key of the series: () for the default one, None after an error."""
     dimension, diags = metric.metric.schema.dimension, body.sampler.diags
     match dimension:
@@ -374,12 +374,20 @@ def _key_row(target: ast.MetricRef, metric: MetricScope, body: Body) -> tuple[ir
             return None
         parts.append(part.expr)
         types.append(part.type)
-    if metric.key_types is None:
-        metric.key_types = types
-    elif metric.key_types != types:
+    merged = [_merged(*pair) for pair in zip(metric.key_types or types, types, strict=True)]
+    known = [type_ for type_ in merged if type_ is not None]
+    if len(known) != len(merged):
         body.sampler.diags.error("key-type", f"another update of `{target.name}` has keys of other types", target.span)
         return None
+    metric.key_types = known
     return tuple(parts)
+
+
+def _merged(first: ir.Type, second: ir.Type) -> ir.Type | None:
+    """One type for a part of a key that two updates give: the longer string; None when they do not go together."""
+    if isinstance(first, ir.Text) and isinstance(second, ir.Text):
+        return ir.Text(max(first.size, second.size))
+    return first if first == second else None
 
 
 def _key_part(value: Value | Place, node: ast.Expr, body: Body) -> Value | None:
