@@ -281,7 +281,9 @@ class _Body:
             self.x.out.line(f"struct {name}_entry {fresh} = {{}};")
             for item, value in fields:
                 self.x.out.line(f"{fresh}.{item.name} = {value};")
-            with self.x.out.braces(f"if (unlikely({name}.update(&{key}, &{fresh})))"):
+            failed = self.x.names.unique("failed")
+            self.x.out.line(f"long {failed} = {name}.update(&{key}, &{fresh});")
+            with self.x.out.braces(f"if (unlikely({failed}))"):
                 self._count(step, "state_full")
 
     def _forget(self, step: Step, state: ir.State) -> None:

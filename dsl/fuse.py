@@ -69,12 +69,14 @@ class Fused:
 
     def steps(self) -> Iterator[Step]:
         """All statements, in the order of the source."""
-        todo = [self.root]
-        while todo:
-            block = todo.pop(0)
-            for step in block.steps:
-                yield step
-                todo[:0] = step.blocks
+        return _steps(self.root)
+
+
+def _steps(block: Block) -> Iterator[Step]:
+    for step in block.steps:
+        yield step
+        for inner in step.blocks:
+            yield from _steps(inner)
 
 
 def bank_name(metric: ir.Metric) -> str:
