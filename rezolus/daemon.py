@@ -11,6 +11,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, assert_never
 
 import trio
@@ -19,8 +20,9 @@ from rezolus.config import Config, ExporterConfig, HindsightConfig, RecorderConf
 from rezolus.errors import UserError
 from rezolus.http import ListenError
 from rezolus.reading import Reading
+from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.sinks.exporter import Exporter
-from rezolus.sinks.recorder import Recorder
+from rezolus.sinks.recorder import Recorder, work_folder
 from rezolus.sinks.stream import Demand, Hub, Source, StreamStatistics, demand_of
 from rezolus.systemd import notify
 
@@ -84,9 +86,12 @@ def demand_for(config: Config) -> Demand:
 
 
 class Daemon:
-    """Runs once. `metadata` goes into recordings."""
+    """Runs once. `metadata` goes into recordings, `finisher` runs what completes them."""
 
-    def __init__(self, config: Config, *, metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: Config, *, metadata: Mapping[str, str] | None = None, finisher: Finisher = finish_in_child
+    ) -> None:
+        self._finisher = finisher
         self.demand = demand_for(config)
         self._hub = Hub(self.demand.interval_ns)
         self._subscriptions = {
@@ -130,6 +135,16 @@ class Daemon:
         if self._failures and len(self._failures) == len(self._sinks):
             raise next(iter(self._failures.values()))
 
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Files that sinks will write."""
+        return tuple(sink.output for sink in self._sinks.values() if isinstance(sink, Recorder))
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders that sinks will work in."""
+        return tuple(work_folder(output) for output in self.outputs)
+
     def statistics(self) -> DaemonStatistics:
         """Counts so far."""
         return DaemonStatistics(
@@ -143,7 +158,7 @@ class Daemon:
             case ExporterConfig():
                 return Exporter(name, config, self._hub.statistics)
             case RecorderConfig():
-                return Recorder(name, config, metadata)
+                return Recorder(name, config, metadata, self._finisher)
             case HindsightConfig():
                 raise UserError(f"sinks.{name}: this version has no hindsight sink yet")
         assert_never(config)

@@ -80,7 +80,7 @@ class AgentStatistics:
 
 
 class Agent:
-    """Runs once. `helper` must not be used by anybody else; None measures nothing but the agent itself."""
+    """Runs once. `helper` is somebody else's, who runs it; None measures nothing but the agent itself."""
 
     def __init__(self, helper: Helper | None, options: AgentOptions) -> None:
         self._helper = helper
@@ -130,8 +130,6 @@ class Agent:
         self._started = time.monotonic()
         try:
             async with trio.open_nursery() as nursery:
-                if self._helper is not None:
-                    nursery.start_soon(self._helper.run)
                 await self.load()
                 nursery.start_soon(self._chores)
                 nursery.start_soon(self._measure_costs)
@@ -143,8 +141,6 @@ class Agent:
         finally:
             if self._running is not None:
                 self._running.close()
-            if self._helper is not None:
-                self._helper.close()
 
     async def load(self) -> bool:
         """Have everything loaded anew and measure that; false when it failed, then what ran goes on running.

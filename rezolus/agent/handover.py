@@ -67,3 +67,11 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is nothing more to come; empty when all went its way."""
     privileged: bool = True
     """Whether the loader could load BPF programs at all; else only what is read from files is measured."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a worker sends back."""
+
+    status: int
+    stdout: str
+    stderr: str

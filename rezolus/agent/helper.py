@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import trio
 
 from rezolus.agent import supervisor
-from rezolus.agent.handover import Handover
-from rezolus.bpf.handover import HandoverError, receive
+from rezolus.agent.handover import Handover, Outcome
+from rezolus.bpf.handover import HandoverError, receive, send
 from rezolus.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Helper:
         """Whether the helper is there; without it nothing can be loaded again."""
 
     async def run(self) -> None:
-        """Take the helper's messages until it is gone, which is logged and not an error."""
+        """Take the helper's messages until it is gone, which is logged and not an error; then nothing can be asked."""
         try:
             while True:
                 message, fd = await self._message()
@@ -88,10 +88,13 @@ class Helper:
             except HandoverError as error:
                 raise LoadError(await self._why(supervisor.LOAD, str(error)), partial) from error
 
-    async def worker(self) -> socket.socket:
-        """A socket to a new worker process. Raises LoadError."""
+    async def work(self, arguments: list[str]) -> Outcome:
+        """Have a worker do what `arguments` say. Raises LoadError, or HandoverError when it dies over it."""
         await self._ask(supervisor.WORK)
-        return await self._channel(supervisor.WORK)
+        with await self._channel(supervisor.WORK) as channel:
+            send(channel, arguments)
+            outcome, _ = await trio.to_thread.run_sync(receive, channel, Outcome)
+            return outcome
 
     async def statistics(self, on: bool) -> None:
         """Have the kernel time BPF programs, or not; nothing when the helper is gone."""

@@ -14,6 +14,7 @@ from rezolus.agent.privileges import (
     drop_privileges,
     find_account,
     forbid_new_privileges,
+    prepare_folder,
     prepare_output,
     raise_file_limit,
 )
@@ -35,6 +36,9 @@ def _load(channel: socket.socket, config_path: Path) -> None:
 
 
 def _work(channel: socket.socket, config_path: Path) -> None:
+    from rezolus.recording.child import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)
     from rezolus.agent.worker import run_worker
     from rezolus.config import load
 
@@ -51,8 +55,8 @@ def start_helper(children: supervisor.Children) -> socket.socket:
     return control
 
 
-def give_up_privileges(user: str, outputs: Iterable[Path] = ()) -> list[str]:
-    """Become `user` for good and return what is worth a warning; `outputs` are files it is to write.
+def give_up_privileges(user: str, *, files: Iterable[Path] = (), folders: Iterable[Path] = ()) -> list[str]:
+    """Become `user` for good and return what is worth a warning; what they are to write is prepared for them.
 
     To be called when everything is imported (the user may not be able to read our modules) and before a socket is
     opened. Raises PrivilegeError. Who is not root stays who they are.
@@ -63,8 +67,10 @@ def give_up_privileges(user: str, outputs: Iterable[Path] = ()) -> list[str]:
         forbid_new_privileges()
         return ["not started as root: no eBPF programs, only what can be read from files is measured"]
     account, warning = find_account(user)
-    for path in outputs:
+    for path in files:
         prepare_output(path, account.uid, account.gid)
+    for path in folders:
+        prepare_folder(path, account.uid, account.gid)
     drop_privileges(account)
     return [] if warning is None else [warning]
 

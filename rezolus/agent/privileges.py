@@ -150,6 +150,18 @@ def prepare_output(path: Path, uid: int, gid: int) -> None:
         )
 
 
+def prepare_folder(path: Path, uid: int, gid: int) -> None:
+    """Make the directory `path` one that `uid` can work in. PrivilegeError says what is in the way."""
+    try:
+        prepare_directory(path, uid, gid)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid(), uid):
+            raise PrivilegeError(f"{path}: is not a directory of ours; remove it or choose another path")
+        os.chown(path, uid, gid, follow_symlinks=False)
+    except OSError as error:
+        raise PrivilegeError(f"{path}: cannot be made: {(error.strerror or '').lower()}") from error
+
+
 def prepare_directory(path: Path, uid: int, gid: int) -> None:
     """Make the missing directories of `path` and give those made to `uid`; raises OSError."""
     missing = []
@@ -162,8 +174,10 @@ def prepare_directory(path: Path, uid: int, gid: int) -> None:
 
 
 def first_closed_directory(path: Path, uid: int, gid: int) -> Path | None:
-    """The first directory on the way to `path`, itself included, that this user without other groups cannot enter."""
-    path = path.resolve()
+    """The first directory on the way to `path`, itself included, that this user without other groups cannot enter.
+
+    Of a relative path only its own parts count: who is in the working directory need not be able to get there.
+    """
     for directory in (*reversed(path.parents), path):
         found = directory.stat()
         shift = 6 if found.st_uid == uid else 3 if found.st_gid == gid else 0

@@ -11,23 +11,12 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
 from io import StringIO
 
-import msgspec
-import trio
-
+from rezolus.agent.handover import Outcome
 from rezolus.agent.launch import preload_encodings
 from rezolus.agent.privileges import drop_privileges, find_account, forbid_new_privileges, name_process
 from rezolus.bpf.handover import receive, send
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What a worker sends back."""
-
-    status: int
-    stdout: str
-    stderr: str
 
 
 def run_worker(channel: socket.socket, module: str, user: str) -> None:
@@ -44,11 +33,3 @@ def run_worker(channel: socket.socket, module: str, user: str) -> None:
     with redirect_stdout(stdout), redirect_stderr(stderr):
         status = main(arguments)
     send(channel, Outcome(status, stdout.getvalue(), stderr.getvalue()))
-
-
-async def ask_worker(channel: socket.socket, arguments: list[str]) -> Outcome:
-    """Have a worker do its work; closes the channel. Raises HandoverError when it dies over it."""
-    with channel:
-        send(channel, arguments)
-        outcome, _ = await trio.to_thread.run_sync(partial(receive, channel, Outcome))
-        return outcome

@@ -110,8 +110,10 @@ def _run(control: socket.socket, arguments: argparse.Namespace, began: float) ->
         print(json.dumps({"after": time.monotonic() - began, "duration_ns": reading.duration_ns, "values": values}), flush=True)
 
     async def run() -> None:
-        agent = Agent(Helper(control, loading=True), AgentOptions(stats=arguments.stats))
+        helper = Helper(control, loading=True)
+        agent = Agent(helper, AgentOptions(stats=arguments.stats))
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(helper.run)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                 address = await nursery.start(serve, make_app(lambda: agent_status(agent)), Address("127.0.0.1", 0))
                 print(json.dumps({"listen": str(address), "pid": os.getpid(), "warnings": warnings}), flush=True)

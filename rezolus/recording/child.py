@@ -1,0 +1,49 @@
+"""Who runs `rezolus.recording.finish` for the recorder: by default a child process of the daemon's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+import rezolus
+
+PACKAGE_ROOT = Path(rezolus.__file__).resolve().parent.parent
+
+ENVIRONMENT = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives memory back where the default keeps it
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""What the Parquet library should know before it is imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How it went."""
+
+    status: int
+    """Exit status; negative: killed by that signal."""
+    stdout: str
+    stderr: str
+
+
+Finisher = Callable[[list[str]], Awaitable[Finished]]
+"""Runs the commands of `rezolus.recording.finish`. Raises OSError when it cannot be started."""
+
+
+async def finish_in_child(arguments: list[str]) -> Finished:
+    """The default `Finisher`: needs an interpreter and packages that this user can read."""
+    done = await trio.run_process(
+        [sys.executable, "-P", "-m", "rezolus.recording.finish", *arguments],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(PACKAGE_ROOT)},
+        # Ctrl-C reaches the whole process group; the child has to end its work.
+        start_new_session=True,
+    )
+    return Finished(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
