@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from rezolus.reading import ABSENT_GAUGE, Series
 from rezolus.recording.segment import Layout, Segment, identity, width_of
 
-DENSE_BYTES = 24 << 20
+DENSE_BYTES = 8 << 20
 """How much of a segment is made dense at a time; 900 rows of 33 histograms would be 120 MB at once."""
 
 KIND_ORDER = {"counter": 0, "gauge": 1, "histogram": 2}
