@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dsl import ir
 from dsl.hooks import Hook
-from dsl.schema import ByCpu, ByKey, KeyField, Label, Slots
+from dsl.schema import ByCgroup, ByCpu, ByKey, KeyField, Label, Slots
 from dsl.schema import Metric as SchemaMetric
 from dsl.source import Source, Span
 
@@ -35,7 +35,24 @@ CURRENT = "current"
 ARGUMENTS: tuple[ir.Type, ...] = (*OPERATION, *INTEGERS, TASK)
 MAX_STATEMENTS = 14
 
-_TASK_FIELDS = ("pid", "tgid")
+TASK_FIELDS = ("pid", "tgid", "comm")
+"""What programs read of a task, and at which offsets `task_struct` has it is theirs to be told."""
+EXIT = "sched_process_free"
+_BITS = ((0, 1), (0, 5), (3, 4), (6, 10), (1, 31))
+_INNER = "inner"
+"""A made-up embedded structure that begins at `pid`."""
+_CHARACTERS = "characters"
+"""The name in the bytes of which programs look as an array of numbers."""
+
+
+def task_object(*, pid: int, tgid: int, uid: int, comm: str, cgroup: int = 0) -> ir.TestObject:
+    """The running task as the interpreter sees it, with all that generated programs ask for."""
+    numbers: dict[str, object] = {"pid": pid, "tgid": tgid}
+    name = comm.encode().ljust(COMM.size, b"\0")
+    characters = {f"[{index}]": ir.TestObject({"value": byte}) for index, byte in enumerate(name)}
+    bits = {f"pid_{bit}_{bits}": pid >> bit for bit, bits in _BITS}
+    parts = {_INNER: ir.TestObject(dict(numbers)), _CHARACTERS: ir.TestObject(dict(characters))}
+    return ir.TestObject({**numbers, **bits, **parts, "uid": uid, "comm": comm, "cgroup": cgroup})
 
 
 class Choice(Protocol):
@@ -102,7 +119,7 @@ def seeded_case(seed: int, *, prefix: str = "t", task_offsets: Mapping[str, int]
 
 
 def make_case(choice: Choice, *, prefix: str = "t", task_offsets: Mapping[str, int] | None = None) -> Case:
-    """One case. `task_offsets` gives the place of `pid` and `tgid`; without it no program reads them."""
+    """One case. `task_offsets` gives the places of `TASK_FIELDS`; without it no program reads them."""
     maker = _Maker(choice, prefix, task_offsets or {})
     return maker.case()
 
@@ -185,14 +202,16 @@ class _Maker:
         fields = tuple(
             ir.StateField(f"f{n}", self.choice.pick((ir.U64, *INTEGERS))) for n in range(self.choice.integer(1, 3))
         )
+        if self.choice.integer(0, 2) == 0:
+            return ir.State(self.sampler, f"m{index}", "task", fields, bool(self.choice.integer(0, 1)), line=1)
         limit = self.choice.pick((1, 2, 64))
         key_type = self.choice.pick((ir.U64, *INTEGERS))
         return ir.State(self.sampler, f"m{index}", "hash", fields, False, limit, key_type, 1)
 
     def _metric(self, index: int) -> ir.Metric:
         kind: Literal["counter", "gauge", "histogram"] = self.choice.pick(("counter", "gauge", "histogram"))
-        dimension = self.choice.pick((None, None, ByCpu(), self._key()))
-        if kind == "histogram" and isinstance(dimension, ByCpu):
+        dimension = self.choice.pick((None, None, ByCpu(), self._key(), ByCgroup() if self.task_offsets else None))
+        if kind == "histogram" and not isinstance(dimension, ByKey):
             dimension = None
         labels = tuple(
             Label(f"l{n}", tuple(f"v{v}" for v in range(self.choice.integer(1, 4))))
@@ -233,6 +252,8 @@ class _Maker:
         return ir.Handler(self._span(), self.sampler, event, hook, body, tuple(f"a{n}" for n in range(len(args))))
 
     def _firing(self, events: dict[str, tuple[ir.Type, ...]]) -> Firing:
+        if self.choice.integer(0, 9) == 9:
+            return Firing(EXIT, (CURRENT,))
         event = self.choice.pick(tuple(events))
         return Firing(event, tuple(self._argument(type_) for type_ in events[event]))
 
@@ -272,9 +293,10 @@ class _Maker:
             kinds += ["if", "if"]
         match self.choice.pick(kinds):
             case "let":
-                type_ = self.choice.pick(INTEGERS)
-                local = self._local(type_)
-                statement = ir.Let(self._span(), local, self._expr(scope, type_))
+                type_ = self.choice.pick((*INTEGERS, None))
+                local = self._local(type_ or TASK)
+                value = self._task(scope) if type_ is None else self._expr(scope, type_)
+                statement = ir.Let(self._span(), local, value)
                 scope.locals.append(local)
                 return statement
             case "if":
@@ -301,6 +323,8 @@ class _Maker:
         return ir.Local(f"x{self.count}", type_)
 
     def _state_key(self, scope: _Scope, state: ir.State) -> ir.Expr:
+        if state.kind == "task" or (state.key_type == ir.U64 and self.choice.integer(0, 3) == 0):
+            return self._task(scope)
         return self._expr(scope, state.key_type, depth=2)
 
     def _read(self, scope: _Scope, depth: int) -> ir.Statement:
@@ -338,12 +362,14 @@ class _Maker:
                 return (self._expr(scope, self.choice.pick(OPERATION), depth=2),)
             case ByKey(fields=fields):
                 return tuple(self._key_part(scope, part) for part in fields)
+            case ByCgroup() if self.choice.integer(0, 1):
+                return (self._task(scope),)
             case _:
                 return None
 
     def _key_part(self, scope: _Scope, part: KeyField) -> ir.Expr:
         if part.kind == "string":
-            return ir.Builtin("comm", COMM)
+            return self._text(scope)
         by_size = {1: (ir.U8, ir.S8), 2: (ir.U16, ir.S16), 4: (ir.U32, ir.S32), 8: (ir.U64, ir.S64)}
         return self._expr(scope, by_size[part.size][part.kind == "signed"], depth=2)
 
@@ -429,16 +455,50 @@ class _Maker:
                 op: ir.BinaryOp = self.choice.pick(("&&", "||"))
                 return ir.Binary(op, left, right, ir.BOOL)
             case "comm":
-                return ir.TextEqual(ir.Builtin("comm", COMM), self.choice.pick(("oracle", "oracl", "other")))
+                return ir.TextEqual(self._text(scope), self.choice.pick(("oracle", "oracl", "other")))
             case "null":
                 pointer = self._task(scope)
                 return ir.Binary(self.choice.pick(("==", "!=")), pointer, ir.Const(0, ir.U64), ir.BOOL)
             case _:
                 return ir.Unary("!", self._expr(scope, ir.BOOL, depth=depth), ir.BOOL)
 
-    def _task(self, scope: _Scope) -> ir.Expr:
+    def _task(self, scope: _Scope, *, depth: int = 0) -> ir.Expr:
+        """A pointer to the running task, or null."""
         pointers: list[ir.Expr] = [ir.Arg(n, type_) for n, type_ in enumerate(scope.args) if type_ == TASK]
+        pointers += [local for local in scope.locals if local.type == TASK]
+        shape = self.choice.integer(0, 7)
+        if shape == 7 and depth == 0:
+            sides = [self._task(scope, depth=1) for _ in range(2)]
+            return ir.Select(self._expr(scope, ir.BOOL, depth=3), sides[0], sides[1], TASK)
+        if shape == 6 and depth == 0:
+            return ir.Reinterpret(self._task(scope, depth=1), TASK)
         return self.choice.pick([*pointers, *pointers, ir.Builtin("current", TASK)])
+
+    def _text(self, scope: _Scope) -> ir.Expr:
+        if self.task_offsets and self.choice.integer(0, 1):
+            return ir.Chars(self._task(scope), self.task_offsets["comm"], COMM, "comm")
+        return ir.Builtin("comm", COMM)
+
+    def _memory(self, scope: _Scope) -> ir.Expr:
+        """Something of type S32 behind a task."""
+        task, pid, tgid = self._task(scope), self.task_offsets["pid"], self.task_offsets["tgid"]
+        match self.choice.integer(0, 4):
+            case 0:
+                inner = ir.Offset(task, pid, ir.Pointer(), _INNER)
+                return ir.Load(inner, tgid - pid, ir.S32, "tgid")
+            case 1:
+                bit, bits = self.choice.pick(_BITS)
+                return ir.Load(task, pid, ir.S32, f"pid_{bit}_{bits}", bit, bits)
+            case 2:
+                return ir.Load(task, tgid, ir.S32, "tgid")
+            case _:
+                return ir.Load(task, pid, ir.S32, "pid")
+
+    def _character(self, scope: _Scope) -> ir.Expr:
+        """Of type U8."""
+        comm = ir.Offset(self._task(scope), self.task_offsets["comm"], ir.Pointer(), _CHARACTERS)
+        index = self._expr(scope, self.choice.pick(OPERATION), depth=3)
+        return ir.Load(ir.Element(comm, index, 1, COMM.size, ir.Pointer()), 0, ir.U8, "value")
 
     def _leaf(self, scope: _Scope, type_: ir.Int) -> ir.Expr:
         options: list[ir.Expr] = [ir.Const(self._constant(type_), type_)]
@@ -447,8 +507,9 @@ class _Maker:
         if type_ == ir.U32:
             options += [ir.Builtin(name, ir.U32) for name in ("cpu", "pid", "tid", "uid")]
         if type_ == ir.S32 and self.task_offsets:
-            name = self.choice.pick(_TASK_FIELDS)
-            options.append(ir.Load(self._task(scope), self.task_offsets[name], ir.S32, name))
+            options += [self._memory(scope)] * 2
+        if type_ == ir.U8 and self.task_offsets:
+            options += [self._character(scope)] * 2
         others: list[ir.Expr] = [ir.Arg(n, arg) for n, arg in enumerate(scope.args) if isinstance(arg, ir.Int)]
         others += [local for local in scope.locals if isinstance(local.type, ir.Int)]
         if others and self.choice.integer(0, 2):

@@ -99,7 +99,15 @@ def expr_text(expr: ir.Expr) -> str:
         case ir.Builtin():
             return expr.name
         case ir.Load():
+            return f"{expr_text(expr.base)}->{expr.path}:{expr.type}"
+        case ir.Chars():
             return f"{expr_text(expr.base)}->{expr.path}"
+        case ir.Offset():
+            return f"{expr_text(expr.base)}->&{expr.path}"
+        case ir.Element():
+            return f"{expr_text(expr.base)}[{expr_text(expr.index)}]"
+        case ir.Reinterpret():
+            return f"reinterpret({expr_text(expr.operand)})"
         case ir.Convert():
             return f"({expr.type}){expr_text(expr.operand)}"
         case ir.Unary():

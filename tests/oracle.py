@@ -12,34 +12,50 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from dsl import ir, schema
+from dsl import schema
 from dsl.btf import Btf, Struct
 from dsl.emit_c import emit
+from dsl.facts import TargetFacts
 from dsl.hooks import Hook
 from dsl.interpret import OVERFLOW, Machine, Row
-from dsl.plan import Target, plan
+from dsl.pipeline import target_of
+from dsl.plan import plan
 from dsl.run_tests import series_name
 from rezolus.agent.formats import parse_cpulist
 from rezolus.bpf import syscall
 from rezolus.bpf.load import Loaded, Unit, load
 from rezolus.bpf.maps import map_array, map_bytes
-from tests.ir_strategies import CURRENT, Case, Firing, merge
+from tests.ir_strategies import CURRENT, TASK_FIELDS, Case, Firing, merge, task_object
 
 COMM: Final = "oracle"
 _PR_SET_NAME: Final = 15
 _WHO: Final = "oracle_who"
-_WHO_TEXT: Final = f"""
-BPF_F_TABLE("array", u32, u64, {_WHO}, 1, 0x400);
-int {_WHO}_am_i(unsigned long long *ctx)
-{{
-    u32 key = 0;
-    u64 *task = {_WHO}.lookup(&key);
-    if (task)
-        *task = (u64)bpf_get_current_task();
+_WHO_TEXT: Final = """
+BPF_F_TABLE("array", u32, u64, oracle_who, 2, 0x400);
+int oracle_who_am_i(unsigned long long *ctx)
+{
+    u64 task = (u64)bpf_get_current_task(), group = 0;
+    u32 cgroup = 0, first = 0, second = 1;
+    bpf_probe_read_kernel(&group, sizeof(group), (void *)(task + %d));
+    bpf_probe_read_kernel(&cgroup, sizeof(cgroup), (void *)(group + %d));
+    u64 *word = oracle_who.lookup(&first);
+    if (word)
+        *word = task;
+    word = oracle_who.lookup(&second);
+    if (word)
+        *word = cgroup;
     return 0;
-}}
+}
 """
-"""Tells the address of the running task, which events then pass as an argument."""
+"""Tells the address of the running task, which events then pass as an argument, and the id of its cgroup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """The running task as the kernel knows it."""
+
+    address: int
+    cgroup: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +77,20 @@ def possible_cpus() -> int:
 
 
 @cache
+def _kernel() -> TargetFacts:
+    btf = Btf.parse(Path("/sys/kernel/btf/vmlinux").read_bytes())
+    return TargetFacts.for_btf(btf, release="this", possible_cpus=possible_cpus())
+
+
+@cache
 def task_offsets() -> Mapping[str, int]:
     """Byte offsets in `task_struct` of the fields that generated programs read."""
-    btf = Btf.parse(Path("/sys/kernel/btf/vmlinux").read_bytes())
+    btf = _kernel().btf
+    assert btf is not None
     task = btf.find("task_struct", Struct)
     assert task is not None
     offsets = {}
-    for name in ("pid", "tgid"):
+    for name in TASK_FIELDS:
         path = btf.member_path(task, name)
         assert path is not None
         offsets[name] = sum(member.bit_offset for member in path) // 8
@@ -79,15 +102,19 @@ def differences(cases: Sequence[Case]) -> list[list[Difference]]:
 
     Needs root. Leaves nothing loaded. Raises `CompileError` when the C is refused as a whole.
     """
-    planned = plan(merge(cases), Target(possible_cpus=possible_cpus()))
+    planned = plan(merge(cases), target_of(_kernel()))
     emitted = emit(planned)
     described = planned.schema
+    offsets = planned.target.cgroup_offsets
+    assert offsets is not None
+    group, css = offsets["task_struct.sched_task_group"], offsets["task_group.css"]
+    who_text = _WHO_TEXT % (group, css + offsets["cgroup_subsys_state.id"])
     who = schema.Program(function=f"{_WHO}_am_i", hook=Hook(kind="raw_tp", name=_WHO), samplers=())
-    unit = Unit(emitted.text + _WHO_TEXT, (*described.programs, who), (*described.maps, _WHO))
+    unit = Unit(emitted.text + who_text, (*described.programs, who), (*described.maps, _WHO))
     with load(unit, _no_btf, attached=False) as loaded:
         for name, image in emitted.initial.items():
             syscall.map_update(loaded.maps[name], bytes(4), image)
-        task = _running_task(loaded, who)
+        task = _ask(loaded, who)
         functions = {program.hook.name: program.function for program in described.programs}
         return [_compare(case, loaded, described, functions, task, number) for number, case in enumerate(cases)]
 
@@ -96,13 +123,14 @@ def _no_btf(hook: Hook) -> int:
     raise KeyError(hook)
 
 
-def _running_task(loaded: Loaded, who: schema.Program) -> int:
+def _ask(loaded: Loaded, who: schema.Program) -> Who:
     syscall.prog_test_run(loaded.programs[who.function], [0])
-    return int(map_array(loaded.maps[_WHO], 1, 1)[0, 0])
+    address, cgroup = map_array(loaded.maps[_WHO], 2, 1)[:, 0].tolist()
+    return Who(address, cgroup)
 
 
 def _compare(
-    case: Case, loaded: Loaded, described: schema.Schema, functions: Mapping[str, str], task: int, number: int
+    case: Case, loaded: Loaded, described: schema.Schema, functions: Mapping[str, str], task: Who, number: int
 ) -> list[Difference]:
     names = {sampler.name for sampler in case.unit.samplers}
     used = {functions[handler.hook.name] for sampler in case.unit.samplers for handler in sampler.handlers}
@@ -115,7 +143,7 @@ def _compare(
         return refused
     cpu = number % possible_cpus()
     with _running_as(COMM, cpu):
-        machine = _interpret(case, cpu)
+        machine = _interpret(case, cpu, task)
         _run(case, loaded, functions, task)
     memory = _Memory(loaded, described)
     found = [
@@ -144,9 +172,10 @@ def _running_as(comm: str, cpu: int) -> Iterator[None]:
         libc.prctl(_PR_SET_NAME, before, 0, 0, 0)
 
 
-def _interpret(case: Case, cpu: int) -> Machine:
-    thread = {"pid": threading.get_native_id(), "tgid": os.getpid(), "uid": os.getuid(), "comm": COMM}
-    current = ir.TestObject(thread)
+def _interpret(case: Case, cpu: int, task: Who) -> Machine:
+    current = task_object(
+        pid=threading.get_native_id(), tgid=os.getpid(), uid=os.getuid(), comm=COMM, cgroup=task.cgroup
+    )
     machine = Machine(case.unit, cpus=possible_cpus())
     for firing in case.firings:
         args = [current if argument == CURRENT else argument for argument in firing.args]
@@ -154,14 +183,14 @@ def _interpret(case: Case, cpu: int) -> Machine:
     return machine
 
 
-def _run(case: Case, loaded: Loaded, functions: Mapping[str, str], task: int) -> None:
+def _run(case: Case, loaded: Loaded, functions: Mapping[str, str], task: Who) -> None:
     for firing in case.firings:
         if firing.event in functions:
             syscall.prog_test_run(loaded.programs[functions[firing.event]], _words(firing, task))
 
 
-def _words(firing: Firing, task: int) -> list[int]:
-    return [task if argument == CURRENT else int(argument) for argument in firing.args]
+def _words(firing: Firing, task: Who) -> list[int]:
+    return [task.address if argument == CURRENT else int(argument) for argument in firing.args]
 
 
 class _Memory:
@@ -199,6 +228,8 @@ class _Memory:
         width = (64 - metric.power + 1) << metric.power if metric.kind == "histogram" else 1
         totals: dict[tuple[int, Row], dict[int, int]] = {}
         for number, words in enumerate(self._rows(bank.name)):
+            if not any(words):
+                continue
             row = self._row(metric, bank, number, words)
             for slot in range(metric.cells):
                 start = metric.storage.offset + slot * width
@@ -219,7 +250,7 @@ class _Memory:
         return rows
 
     def _row(self, metric: schema.Metric, bank: schema.Bank, number: int, words: Sequence[int]) -> Row:
-        if isinstance(metric.dimension, schema.ByCpu):
+        if isinstance(metric.dimension, schema.ByCpu | schema.ByCgroup):
             return number
         if isinstance(metric.dimension, schema.ByKey):
             if number == bank.rows - 1:
