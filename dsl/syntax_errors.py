@@ -112,13 +112,18 @@ class SyntaxErrorSite:
 
     def _report_misplaced(self, diags: Diagnostics) -> bool:
         """A declaration of another level."""
-        token = self.tokens[self.index]
+        place = self.index
+        # A block takes the keyword of a declaration for the name of a metric, and stumbles over what follows.
+        in_block = "FORGET" in self.accepted
+        if place and is_word(self.tokens[place]) and self.grammar.operators["+="] in self.accepted:
+            place, in_block = place - 1, True
+        token = self.tokens[place]
         name = self.grammar.keywords.get(token)
-        if name is None or not self._begins_line(self.index):
+        if name is None or not self._begins_line(place):
             return False
         if name in _MEMBERS and "SAMPLER" in self.accepted:
             message, hint = f"`{token}` belongs inside a sampler", "open one with `sampler name {`"
-        elif name in _MEMBERS | _ITEMS and "FORGET" in self.accepted:
+        elif name in _MEMBERS | _ITEMS and in_block:
             message, hint = f"`{token}` cannot be inside a block of statements", "is a `}` missing above?"
         elif name in _ITEMS and "MEASURE" in self.accepted:
             message, hint = f"`{token}` cannot be inside a sampler", "is a `}` missing above?"

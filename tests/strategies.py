@@ -6,7 +6,7 @@ A new construct belongs here as well: the properties in `tests/dsl` then cover i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
@@ -62,8 +62,8 @@ leaves = st.one_of(
 )
 
 
-def _fields(base: st.SearchStrategy[ast.Expr]) -> st.SearchStrategy[object]:
-    def field(inner: ast.Expr, found: tuple[str, ...]) -> ast.Field:
+def _fields(base: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    def field(inner: Any, found: tuple[str, ...]) -> ast.Field:
         return ast.Field(HERE, inner, found, places(len(found)))
 
     single = st.one_of(any_words, texts).map(lambda name: (name,))
@@ -161,7 +161,7 @@ def _event(kind: ast.EventKind) -> st.SearchStrategy[object]:
 
 event_kinds: list[ast.EventKind] = list(get_args(ast.EventKind))
 events = tuples(tuples(st.one_of(*map(_event, event_kinds)), 1, 2), 1, 2)
-handlers = st.deferred(
+handlers: st.SearchStrategy[object] = st.deferred(
     lambda: node(
         ast.Handler, events, st.one_of(st.none(), expressions), blocks, st.one_of(st.none(), st.none(), handlers)
     )
