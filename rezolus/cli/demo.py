@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import tempfile
 import time
@@ -13,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rezolus.agent.status import AgentStatus
     from rezolus.config import Config
     from rezolus.demo.workload import Tally
 
@@ -46,11 +48,12 @@ def command(seconds: float, file: Path, output: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".demo-", dir=output.absolute().parent) as name:
         folder = Path(name)
         folder.chmod(0o755)  # the daemon writes as an unprivileged user
-        tally = _measure(config, folder, seconds, console)
+        tally, status = _measure(config, folder, seconds, console)
+        os.chown(folder / recording, os.getuid(), os.getgid())
         (folder / recording).replace(output)
     summary = summarize(output)
-    console.print(result(summary, tally))
-    console.print(_how_to_look(output, summary.examples))
+    console.print(result(summary, tally, status))
+    console.print(_how_to_look(output, summary.examples), soft_wrap=True, markup=False, highlight=False)
 
 
 def _recording(config: Config) -> Path:
@@ -66,11 +69,12 @@ def _recording(config: Config) -> Path:
     raise UserError(f'{config.path}: the demo needs a sink with type = "recorder"')
 
 
-def _measure(config: Config, folder: Path, seconds: float, console: Console) -> Tally:
+def _measure(config: Config, folder: Path, seconds: float, console: Console) -> tuple[Tally, AgentStatus]:
     """Runs daemon and workload and shows how far they are; the readings begin before the workload and end after it."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-    from rezolus.demo.daemon import run_workload, running_daemon, stay_with
+    from rezolus.demo.daemon import read_status, run_workload, running_daemon, stay_with
+    from rezolus.errors import UserError
 
     margin = 1.5 * config.agent.interval / 1e9
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
@@ -79,8 +83,7 @@ def _measure(config: Config, folder: Path, seconds: float, console: Console) -> 
         begin = time.monotonic()
         log = folder / "daemon.log"
         with running_daemon(config, folder) as daemon:
-            console.print(f"agent attached and answering after {time.monotonic() - begin:.1f} s")
-            stay_with(daemon, margin, log)
+            console.print(f"first reading {time.monotonic() - begin:.1f} s after the start")
             start = time.monotonic()
             progress.update(task, description="workload running", total=seconds)
 
@@ -91,9 +94,12 @@ def _measure(config: Config, folder: Path, seconds: float, console: Console) -> 
             tally = run_workload(seconds, folder, show_progress)
             progress.update(task, description="finishing the recording", total=None)
             stay_with(daemon, margin, log)
+            status = read_status(config.agent.listen)
+    if status is None:
+        raise UserError(f"the agent does not answer any more at http://{config.agent.listen}/status")
     for line in log.read_text(errors="replace").splitlines():
-        console.print(line, style="dim", markup=False, highlight=False)
-    return tally
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+    return tally, status
 
 
 def _how_to_look(output: Path, examples: dict[str, str]) -> str:

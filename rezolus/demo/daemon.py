@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from rezolus.agent.status import AgentStatus
 from rezolus.config import Config, ExporterConfig
 from rezolus.demo.workload import Tally
 from rezolus.errors import UserError
@@ -27,7 +28,7 @@ _LOG_LINES = 20
 
 @contextmanager
 def running_daemon(config: Config, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The daemon with `folder` as its working directory, answering when the block is entered and ended after it.
+    """The daemon with `folder` as its working directory; it has taken a reading when the block is entered, and ends after.
 
     UserError when it does not start or does not end well, with what it said.
     """
@@ -71,16 +72,23 @@ def _answers(address: Address) -> bool:
 
 
 def _wait_ready(daemon: subprocess.Popen[bytes], address: Address, log: Path) -> None:
-    """Returns when the status page answers."""
+    """Returns when the first reading has been taken."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://{address}/status", timeout=1.0):
-                return
-        except OSError:
-            pass  # not yet
+        status = read_status(address)
+        if status is not None and status.reading is not None:
+            return
         stay_with(daemon, 0.05, log)
-    raise UserError(f"the agent did not answer at http://{address}/status within {START_S:.0f} s{_said(log)}")
+    raise UserError(f"the agent at http://{address}/status took no reading within {START_S:.0f} s{_said(log)}")
+
+
+def read_status(address: Address) -> AgentStatus | None:
+    """What the agent says of itself; None when it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/status", timeout=1.0) as answer:
+            return msgspec.json.decode(answer.read(), type=AgentStatus)
+    except OSError:
+        return None
 
 
 def stay_with(daemon: subprocess.Popen[bytes], seconds: float, log: Path) -> None:

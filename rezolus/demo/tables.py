@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rezolus.agent.status import AgentStatus
 from rezolus.demo.recording import Distribution, Labels, Rate, Summary
 from rezolus.demo.workload import Tally
 
@@ -30,15 +31,10 @@ def amount(value: float, unit: str) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def result(summary: Summary, tally: Tally) -> RenderableType:
+def result(summary: Summary, tally: Tally, status: AgentStatus) -> RenderableType:
     """Everything the demo shows at its end."""
-    tables = [
-        _rates(summary),
-        _distributions(summary),
-        _comparison(summary, tally),
-        _cost(summary),
-    ]
-    return Group(*(part for table in tables for part in (table, Text())))
+    tables = [_rates(summary), _distributions(summary), _comparison(summary, tally), _cost(summary, status)]
+    return Group(*(part for table in tables for part in (table, Text())), _not_running(status), Text())
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -94,7 +90,7 @@ def _comparison(summary: Summary, tally: Tally) -> Table:
     for what, counted, metric, label in (
         ("bytes sent over loopback TCP", tally.tcp_bytes, "tcp_bytes", "transmit"),
         ("bytes written and synced", tally.disk_bytes, "blockio_bytes", "write"),
-        ("stat system calls", tally.file_lookups, "syscall", "filesystem"),
+        ("getppid system calls", tally.system_calls, "syscall", "query"),
     ):
         unit = "bytes" if metric.endswith("bytes") else ""
         recorded = _increase(summary, metric, label)
@@ -112,17 +108,30 @@ def _increase(summary: Summary, metric: str, label: str) -> float | None:
     return None
 
 
-def _cost(summary: Summary) -> Table:
+def _cost(summary: Summary, status: AgentStatus) -> Table:
     table = _table("What it cost", "", "")
     own = {rate.metric: rate for rate in summary.rates if _is_own(rate.metric)}
+    costs = [sampler.cost for sampler in status.samplers if sampler.cost is not None]
     if cpu := own.get("rezolus_cpu_usage"):
         table.add_row("CPU of the daemon", f"{cpu.total / 1e7:.2f} % of one CPU")
-    if memory := summary.gauges.get("rezolus_memory_usage_resident_set_size"):
-        table.add_row("resident memory of the daemon", amount(memory, "bytes"))
+    if costs:
+        table.add_row("CPU of the BPF programs", f"{100 * sum(cost.cpu_share for cost in costs):.2f} % of one CPU")
     time, count = own.get("rezolus_bpf_run_time"), own.get("rezolus_bpf_run_count")
     if time and count and count.total:
-        table.add_row("BPF programs, per run", amount(time.total / count.total, "nanoseconds"))
-    table.add_row("one reading of everything (median)", f"{summary.sampling_us:.0f} µs")
+        table.add_row("a run of a BPF program, on average", amount(time.total / count.total, "nanoseconds"))
+    if memory := summary.gauges.get("rezolus_memory_usage_resident_set_size"):
+        table.add_row("resident memory of the daemon", amount(memory, "bytes"))
+    if status.map_memory_bytes:
+        table.add_row("kernel memory of the BPF maps", amount(status.map_memory_bytes, "bytes"))
+    table.add_row("one reading of everything (median)", amount(summary.sampling_us * 1e3, "nanoseconds"))
     series = f"{summary.rows} readings of {summary.columns - 2} series"
     table.add_row("recording", f"{series}, {amount(summary.bytes, 'bytes')}")
     return table
+
+
+def _not_running(status: AgentStatus) -> Text:
+    """Which samplers do not do all they should, and where to read why."""
+    partly = [sampler.name for sampler in status.samplers if sampler.health not in {None, "healthy"}]
+    if not partly:
+        return Text(f"all {len(status.samplers)} samplers are healthy", style="green")
+    return Text(f"not healthy: {', '.join(partly)}; `rezolus status` of a running agent says why", style="yellow")

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from rezolus.agent.status import AgentStatus, ClockStatus, SamplerStatus
 from rezolus.demo.recording import summarize
 from rezolus.demo.tables import amount, result
 from rezolus.demo.workload import Tally
@@ -102,11 +103,25 @@ def test_the_rest_of_the_summary(recording: Path) -> None:
 
 def test_the_tables_show_the_workloads_count_beside_the_recorded(recording: Path) -> None:
     output = io.StringIO()
-    Console(file=output, width=120).print(result(summarize(recording), Tally(tcp_bytes=4096, processes=7)))
+    status = AgentStatus(
+        version="1",
+        uptime_seconds=2,
+        ttl_seconds=0,
+        samplers=(SamplerStatus(name="cpu_usage", state="active", health="degraded"),),
+        user="nobody",
+        privileged_helper=True,
+        bpf=True,
+        stats="off",
+        clock=ClockStatus(interval_seconds=1.0, ticks=3, late=0, skipped=0),
+        map_memory_bytes=3 << 20,
+    )
+    Console(file=output, width=120).print(result(summarize(recording), Tally(tcp_bytes=4096, processes=7), status))
     lines = output.getvalue().splitlines()
     (line,) = [line for line in lines if line.startswith("bytes sent over loopback TCP")]
     assert line.split()[-4:] == ["4.0", "KiB", "4.0", "KiB"]
     assert any(line.split() == ["tcp_bytes", "2.0", "KiB", "transmit", "2.0", "KiB"] for line in lines)
+    assert any(line.startswith("kernel memory of the BPF maps") and line.endswith("3.0 MiB") for line in lines)
+    assert any(line.startswith("not healthy: cpu_usage;") for line in lines)
     assert any(line.split()[:1] == ["lat"] and "1.02 µs" in line for line in lines)
 
 
