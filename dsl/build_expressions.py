@@ -11,7 +11,7 @@ from lark.tree import Meta
 
 from dsl import ast
 from dsl.diagnostics import Diagnostics
-from dsl.precedence import build_chain
+from dsl.precedence import BITWISE, COMPARISONS, build_chain
 from dsl.source import Source, Span
 from dsl.tokens import number_parts, string_value
 
@@ -159,7 +159,23 @@ class ExpressionBuilder(Builder):
         return str(children[0])
 
     def _build_chain(self, _: Span, children: Children) -> ast.Expr:
-        return build_chain(children[::2], children[1::2])
+        made = build_chain(children[::2], children[1::2])
+        bare = set(made)  # without what stands in parentheses
+        for node in made:
+            for side in (node.left, node.right):
+                if node.op in BITWISE and isinstance(side, ast.Binary) and side in bare and side.op in COMPARISONS:
+                    self._warn_of_precedence(node, side)
+        return made[-1]
+
+    def _warn_of_precedence(self, node: ast.Binary, side: ast.Binary) -> None:
+        """C's oldest trap."""
+        message = f"`{node.op}` is applied to the result of `{side.op}`, which binds tighter"
+        if side is node.right:
+            meant = f"({node.left.span.text} {node.op} {side.left.span.text}) {side.op} {side.right.span.text}"
+        else:
+            meant = f"{side.left.span.text} {side.op} ({side.right.span.text} {node.op} {node.right.span.text})"
+        hint = f"write `{' '.join(meant.split())}`" if len(meant) <= 80 else "say with parentheses what is meant"
+        self.diags.warning("precedence", message, node.span, hint=hint)
 
     def _build_conditional(self, span: Span, children: Children) -> ast.Conditional:
         return ast.Conditional(span, *children)

@@ -15,6 +15,7 @@ _PARSE = {
     "unknown-keyword": "A declaration begins with a word that no declaration begins with.",
     "misplaced-item": "A declaration that is known, at a level of the file where it does not belong.",
     "duplicate-clause": "A clause such as `by`, `power` or the help text is given twice in one declaration.",
+    "precedence": "A comparison binds tighter than `&`, `|` and `^`, as in C, and is seldom meant to be their operand.",
     "unsupported-version": "The header names a version of the language that this compiler does not know.",
     "too-deep": "Expressions or blocks are nested deeper than the compiler follows.",
     "too-large": "The file is larger than any metric definition can be.",

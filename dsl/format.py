@@ -22,6 +22,7 @@ from dsl.layout import Layout
 from dsl.parse import parse
 from dsl.source import Source, Span
 
+_WITHOUT_PARAMS = frozenset({"sample", "perf"})
 _HEADER = re.compile(r"(?:\s|\N{ZERO WIDTH NO-BREAK SPACE}|#[^\n]*\n)*(rzl(?:\s|#[^\n]*\n)*[0-9]+)")
 _TO_BRACE = re.compile(r'(?:[^#"{]|#[^\n]*|"(?:[^"\\]|\\.)*")*\{')
 
@@ -279,7 +280,7 @@ def _led_events(lead: str, events: Sequence[Sequence[ast.Event]]) -> list[str]:
 
 
 def _event(node: ast.Event) -> str:
-    text = _event_form(node) + (f"({_params(node.params)})" if node.params else "")
+    text = _event_form(node) + ("" if node.kind in _WITHOUT_PARAMS else f"({_params(node.params)})")
     if node.of_pid is not None:
         return f"{text} of pid {node.of_pid}"
     return text if node.of_comm is None else f"{text} of comm {format_string(node.of_comm)}"
@@ -327,7 +328,8 @@ def _step(node: ast.TestLet | ast.Fire | ast.Expect) -> list[str]:
                 pieces.append(f"cpu {format_expression(node.cpu)}")
             if node.current is not None:
                 pieces.append(f"current {format_value(node.current)}")
-            given = f"({format_list(map(format_value, node.args))})" if node.args else ""
+            bare = node.event_kind in _WITHOUT_PARAMS and not node.args
+            given = "" if bare else f"({format_list(map(format_value, node.args))})"
             kind = "" if node.event_kind == "tracepoint" else node.event_kind.replace("_", " ")
             return [*pieces, " ".join(filter(None, (kind, node.event))) + given]
         case ast.Expect():

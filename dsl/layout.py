@@ -65,7 +65,6 @@ class Layout:
         self._put([*pieces[:-1], f"{pieces[-1]} {{"])
         self._depth += 1
         self._end(brace + 1)
-        self._may_be_blank = False
 
     def _begin(self, span: Span, until: int) -> None:
         line = span.line

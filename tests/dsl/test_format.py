@@ -69,7 +69,7 @@ def check(text: str, expected: str) -> None:
 def test_spaces_are_evened_out_and_columns_are_not_aligned() -> None:
     check(
         'sampler  s"S"{\n\n\n  counter   a   by cpu{k:x|y}\n  histogram bb ns    "B"\n\n\n\n  state t:ns by task}',
-        'sampler s "S" {\n    counter a by cpu { k: x | y }\n    histogram bb ns "B"\n\n    state t: ns by task\n}\n',
+        'sampler s "S" {\n\n    counter a by cpu { k: x | y }\n    histogram bb ns "B"\n\n    state t: ns by task\n}\n',
     )
 
 
@@ -108,7 +108,8 @@ def test_small_blocks_stay_on_the_line_they_were_written_on() -> None:
     text = """\
 sampler s {
     on e(x) { a += 1 }
-    on f {}
+    on f() {}
+    on sample 99 hz {}
     on g(x) {
         if x { a += 1 } else { a += 2 }
         if x {

@@ -207,6 +207,24 @@ def test_a_measurement_by_task_has_no_key() -> None:
     assert '(Name "x") 7 -' in " ".join(by_key.split())
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a & b == c", "write `(a & b) == c`"),
+        ("a == b | c", "write `a == (b | c)`"),
+        ("a & (b == c)", None),
+        ("a && b == c", None),
+        ("a & b << c", None),
+    ],
+)
+def test_a_comparison_beside_a_bitwise_operator_is_doubted(text: str, hint: str | None) -> None:
+    diags = Diagnostics()
+    assert parse(Source("t.rzl", f"const x = {text}"), diags) is not None
+    assert [(item.code, item.severity, item.hints) for item in diags.items] == (
+        [("precedence", "warning", (hint,))] if hint else []
+    )
+
+
 # Messages
 
 
@@ -278,7 +296,7 @@ def test_a_slip_is_named_where_it_is(text: str, code: str, at: str, message: str
 
 
 def test_every_code_of_the_parser_has_a_case_above() -> None:
-    assert set(_PARSE) - {code for _, code, _, _, _ in SLIPS} == {"too-deep", "too-large"}
+    assert set(_PARSE) - {code for _, code, _, _, _ in SLIPS} == {"precedence", "too-deep", "too-large"}
 
 
 def test_a_missing_brace_is_found_by_the_indentation() -> None:
