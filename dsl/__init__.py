@@ -10,44 +10,67 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dsl.code_examples import EXAMPLES, Example
+    from dsl.codes import CODES
+    from dsl.descriptions import MetricDescription, SamplerDescription, describe_samplers
     from dsl.diagnostics import CompileError, CompilerBug, Diagnostic, render, render_all
     from dsl.format import format_text
     from dsl.pipeline import Checked, Compiled, Parsed, check_each, check_files, compile_unit, parse_files
+    from dsl.readable import plan_text, readable_c
     from dsl.run_tests import Mismatch, Outcome, run_tests
+    from dsl.suggest import did_you_mean
 
 _HOME = {
+    "CODES": "dsl.codes",
+    "EXAMPLES": "dsl.code_examples",
     "Checked": "dsl.pipeline",
     "CompileError": "dsl.diagnostics",
     "Compiled": "dsl.pipeline",
     "CompilerBug": "dsl.diagnostics",
     "Diagnostic": "dsl.diagnostics",
+    "Example": "dsl.code_examples",
+    "MetricDescription": "dsl.descriptions",
     "Mismatch": "dsl.run_tests",
     "Outcome": "dsl.run_tests",
     "Parsed": "dsl.pipeline",
+    "SamplerDescription": "dsl.descriptions",
     "check_each": "dsl.pipeline",
     "check_files": "dsl.pipeline",
     "compile_unit": "dsl.pipeline",
+    "describe_samplers": "dsl.descriptions",
+    "did_you_mean": "dsl.suggest",
     "format_text": "dsl.format",
     "parse_files": "dsl.pipeline",
+    "plan_text": "dsl.readable",
+    "readable_c": "dsl.readable",
     "render": "dsl.diagnostics",
     "render_all": "dsl.diagnostics",
     "run_tests": "dsl.run_tests",
 }
 
 __all__ = [
+    "CODES",
+    "EXAMPLES",
     "Checked",
     "CompileError",
     "Compiled",
     "CompilerBug",
     "Diagnostic",
+    "Example",
+    "MetricDescription",
     "Mismatch",
     "Outcome",
     "Parsed",
+    "SamplerDescription",
     "check_each",
     "check_files",
     "compile_unit",
+    "describe_samplers",
+    "did_you_mean",
     "format_text",
     "parse_files",
+    "plan_text",
+    "readable_c",
     "render",
     "render_all",
     "run_tests",
