@@ -21,7 +21,8 @@ from rezolus.reading import U64
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 _NO_LABELS = {"metric", "metric_type", "unit", "grouping_power", "max_value_power", "sampler", "id", "source"}
 """Metadata that does not tell series of a metric apart in a summary; `id` is summed over."""
-_LABELS_FIRST = {"op", "state", "direction", "kind", "reason", "name"}
+_LABEL_ORDER = ("name", "op", "state", "direction", "kind", "reason")
+"""The telling ones first; others follow by name."""
 
 Labels = tuple[str, ...]
 
@@ -67,7 +68,7 @@ class Summary:
     gauges: dict[str, int]
     """Last values of the gauges that have no labels."""
     examples: dict[str, str]
-    """The name of one column for each counter."""
+    """For each counter the column that grew most."""
 
 
 def summarize(path: Path) -> Summary:
@@ -102,7 +103,10 @@ def summarize(path: Path) -> Summary:
             for column in columns
             if column.field.type == pa.int64() and not column.labels and column.last is not None
         },
-        examples={metric: group[0].field.name for metric, group in _by_metric(counters)},
+        examples={
+            metric: max(group, key=lambda column: int(column.increase[0])).field.name
+            for metric, group in _by_metric(counters)
+        },
     )
 
 
@@ -128,7 +132,7 @@ class _Column:
     def labels(self) -> Labels:
         """Values of the labels that matter in a summary, the telling ones first."""
         metadata = self._metadata()
-        keys = sorted(set(metadata) - _NO_LABELS, key=lambda key: (key not in _LABELS_FIRST, key))
+        keys = sorted(set(metadata) - _NO_LABELS, key=_label_rank)
         return tuple(metadata[key] for key in keys)
 
     @property
@@ -145,6 +149,10 @@ class _Column:
             return np.zeros(1, dtype=np.uint64)
         first, last = (np.atleast_1d(np.array(present[index].as_py(), dtype=np.uint64)) for index in (0, -1))
         return last - first
+
+
+def _label_rank(key: str) -> tuple[int, str]:
+    return _LABEL_ORDER.index(key) if key in _LABEL_ORDER else len(_LABEL_ORDER), key
 
 
 def _by_metric(columns: Iterable[_Column]) -> list[tuple[str, list[_Column]]]:

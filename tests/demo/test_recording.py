@@ -98,7 +98,7 @@ def test_the_rest_of_the_summary(recording: Path) -> None:
     summary = summarize(recording)
     assert (summary.rows, summary.columns, summary.seconds, summary.sampling_us) == (3, 9, 2.0, 200.0)
     assert summary.gauges == {"cpu_cores": 2}
-    assert summary.examples["tcp_bytes"] == "tcp_bytes/receive"
+    assert summary.examples["tcp_bytes"] == "tcp_bytes/transmit"
 
 
 def test_the_tables_show_the_workloads_count_beside_the_recorded(recording: Path) -> None:
