@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -93,6 +93,8 @@ class Agent:
         self._latest: Reading | None = None
         self.load_error: str | None = None
         """Why the last loader brought nothing."""
+        self.loading = False
+        """Whether a loader is at work."""
 
     @property
     def running(self) -> Running | None:
@@ -143,22 +145,25 @@ class Agent:
                 self._running.close()
 
     async def load(self) -> bool:
-        """Have everything loaded anew and measure that; false when it failed, then what ran goes on running.
+        """Have everything loaded anew and measure that; false when it failed or is being done, then what ran goes on.
 
         The first time, a failure leaves what can be read from files.
         """
         handover, fds = _nothing(), dict[str, int]()
-        self.load_error = None
+        if self.loading:
+            return False
+        self.loading, self.load_error = True, None
         try:
-            if self._helper is None:
-                raise LoadError("no root helper was started")
-            handover, fds = await self._helper.load()
+            if self._helper is not None:
+                handover, fds = await self._helper.load()
         except LoadError as error:
             self.load_error = str(error)
             log.error("%s", error)  # noqa: TRY400 - for the user: what happened, without a traceback
             if self._running is not None:
                 return False
             handover = error.partial or handover
+        finally:
+            self.loading = False
         self._use(handover, fds)
         return self.load_error is None
 
@@ -186,8 +191,8 @@ class Agent:
             self.load_error = f"what the loader handed over cannot be used: {error}"
             log.error("%s", self.load_error)  # noqa: TRY400
             return
-        for problem in handover.problems:
-            log.warning("%s", _problem_line(problem))
+        for line in problem_lines(handover.problems):
+            log.error("%s", line)
         before, self._running = self._running, running
         if before is not None:
             before.close()
@@ -221,13 +226,13 @@ class Agent:
                 await trio.sleep(STATS_WINDOW)
                 continue
             try:
-                await self._helper.statistics(True)
+                await self._helper.start_statistics()
                 running.costs.begin()
                 await trio.sleep(STATS_WINDOW)
                 if self._running is running:
                     running.costs.end()
                 if pause:
-                    await self._helper.statistics(False)
+                    await self._helper.stop_statistics()
             except LoadError:
                 return  # the helper is gone, and has said so
             await trio.sleep(pause)
@@ -244,6 +249,18 @@ def _nothing() -> Handover:
     return Handover(schema=Schema(samplers=(), metrics=()), privileged=False)
 
 
-def _problem_line(problem: Problem) -> str:
-    who = f"sampler {problem.sampler} does not run: " if problem.sampler else ""
-    return f"{who}{problem}"
+def problem_lines(problems: Iterable[Problem]) -> list[str]:
+    """One line per problem; the same one of several samplers is told once."""
+    grouped: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        grouped.setdefault((problem.stage, problem.message), []).append(problem)
+    lines: list[str] = []
+    for (_, message), group in grouped.items():
+        names = [problem.sampler for problem in group if problem.sampler]
+        if not names:
+            lines.extend(str(problem) for problem in group)
+        elif len(group) == 1:
+            lines.append(f"sampler {names[0]} does not run: {group[0]}")
+        else:
+            lines.append(f"{len(names)} samplers do not run ({', '.join(names)}): {message}")
+    return lines

@@ -170,7 +170,7 @@ def _inode(path: str) -> int | None:
 
 
 def unescape(name: str) -> str:
-    """systemd writes `-` inside a unit name as `\\x2d`."""
+    r"""Undo what systemd does to a `-` inside a unit name, which it writes as `\x2d`."""
     return name.replace("\\x2d", "-")
 
 

@@ -12,12 +12,12 @@ from rezolus.reading import ABSENT_GAUGE, U64, Series
 _MASK = 2**64 - 1
 
 
-class Absent(Exception):
+class AbsentError(Exception):
     """An operand has no value now, or a division by zero."""
 
 
 def evaluate(ops: Sequence[Op], tables: Mapping[str, Table], instance: Instance) -> int:
-    """The value at one instance; raises Absent."""
+    """The value at one instance; raises AbsentError."""
     stack: list[int] = []
     for op in ops:
         match op.op:
@@ -40,7 +40,7 @@ def _load(table: Table, key: str, instance: Instance) -> int:
         row = table.rows.get(())
     value = None if row is None else row.get(key)
     if value is None:
-        raise Absent
+        raise AbsentError
     return value
 
 
@@ -52,7 +52,7 @@ def _combine(op: str, left: int, right: int) -> int:
     if op == "mul":
         return left * right
     if right == 0:
-        raise Absent
+        raise AbsentError
     return left // right
 
 
@@ -99,8 +99,7 @@ class SourcePart:
             return False
         self._keys = list(values)
         self.series = tuple(
-            make_series(self._metric, self._cells[cell], self._labels(instance))
-            for cell, instance in self._keys
+            make_series(self._metric, self._cells[cell], self._labels(instance)) for cell, instance in self._keys
         )
         self.size = len(self._keys)
         return True
@@ -111,11 +110,8 @@ class SourcePart:
 
     def _value(self, ops: Sequence[Op], instance: Instance) -> int | None:
         try:
-            if self._label_names:
-                value = evaluate(ops, self._tables, instance)
-            else:
-                value = self._total(ops)
-        except Absent:
+            value = evaluate(ops, self._tables, instance) if self._label_names else self._total(ops)
+        except AbsentError:
             return None
         low, high = (0, _MASK) if self.kind == "counter" else (ABSENT_GAUGE + 1, 2**63 - 1)
         return value if low <= value <= high else None
@@ -126,10 +122,10 @@ class SourcePart:
         for instance in self._source_instances() or ((),):
             try:
                 values.append(evaluate(ops, self._tables, instance))
-            except Absent:
+            except AbsentError:
                 continue
         if not values:
-            raise Absent
+            raise AbsentError
         return sum(values)
 
     def _current_instances(self) -> tuple[Instance, ...]:

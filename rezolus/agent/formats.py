@@ -13,7 +13,7 @@ Row = Mapping[str, int]
 """Key to value; a key that the file does not have is absent."""
 
 
-class Malformed(ValueError):
+class MalformedError(ValueError):
     """The bytes are not of the form that was declared."""
 
     def __init__(self, expected: str, found: bytes) -> None:
@@ -72,7 +72,7 @@ def _integer(field: bytes) -> int:
     try:
         return int(field)
     except ValueError:
-        raise Malformed("an integer", field) from None
+        raise MalformedError("an integer", field) from None
 
 
 def parse_value(data: bytes) -> int:
@@ -81,7 +81,7 @@ def parse_value(data: bytes) -> int:
     try:
         return int(text, 0) if text[:2].lower() == b"0x" else int(text)
     except ValueError:
-        raise Malformed("one integer", text) from None
+        raise MalformedError("one integer", text) from None
 
 
 def parse_cpulist(data: bytes) -> tuple[int, ...]:
@@ -92,11 +92,11 @@ def parse_cpulist(data: bytes) -> tuple[int, ...]:
             continue
         match = re.fullmatch(rb"(\d+)(?:-(\d+))?", part.strip())
         if match is None:
-            raise Malformed("a list like 0-3,8", data.strip())
+            raise MalformedError("a list like 0-3,8", data.strip())
         first = int(match[1])
         last = int(match[2] or first)
         if last < first or last - first > 1_000_000:
-            raise Malformed("a list like 0-3,8", data.strip())
+            raise MalformedError("a list like 0-3,8", data.strip())
         numbers.extend(range(first, last + 1))
     return tuple(numbers)
 
@@ -110,7 +110,7 @@ def parse_psi(data: bytes) -> Row:
     for line in data.strip().splitlines():
         match = _PSI_LINE.fullmatch(line.strip())
         if match is None:
-            raise Malformed("a line like some avg10=0.00 avg60=0.00 avg300=0.00 total=0", line)
+            raise MalformedError("a line like some avg10=0.00 avg60=0.00 avg300=0.00 total=0", line)
         who = match[1].decode()
         for at, key in ((2, "avg10"), (4, "avg60"), (6, "avg300")):
             row[f"{who}.{key}"] = int(match[at]) * 100 + int(match[at + 1])

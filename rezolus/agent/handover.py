@@ -52,8 +52,11 @@ class SamplerBrief(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
-    """The loader's whole result. Its descriptors travel beside it, named as in `rezolus.bpf.load.Loaded.fds`, and
-    `perf:SOURCE:KEY:CPU` for the counters of perf sources."""
+    """The loader's whole result.
+
+    Its descriptors travel beside it, named as in `rezolus.bpf.load.Loaded.fds`, and `perf:SOURCE:KEY:CPU` for the counters
+    of perf sources.
+    """
 
     schema: Schema
     programs: tuple[ProgramReport, ...] = ()

@@ -82,11 +82,11 @@ class Helper:
                     raise LoadError(first.failure)
                 partial = first
                 whole, fds = await _in_thread(channel)
-                if whole.failure:
-                    raise LoadError(whole.failure, partial)
-                return whole, fds
             except HandoverError as error:
                 raise LoadError(await self._why(supervisor.LOAD, str(error)), partial) from error
+        if whole.failure:
+            raise LoadError(whole.failure, partial)
+        return whole, fds
 
     async def work(self, arguments: list[str]) -> Outcome:
         """Have a worker do what `arguments` say. Raises LoadError, or HandoverError when it dies over it."""
@@ -96,14 +96,22 @@ class Helper:
             outcome, _ = await trio.to_thread.run_sync(receive, channel, Outcome)
             return outcome
 
-    async def statistics(self, on: bool) -> None:
-        """Have the kernel time BPF programs, or not; nothing when the helper is gone."""
-        if self.alive:
-            await self._ask(supervisor.STATS_ON if on else supervisor.STATS_OFF)
+    async def start_statistics(self) -> None:
+        """Have the kernel time BPF programs. Raises LoadError when the helper is gone."""
+        await self._ask(supervisor.STATS_ON)
+
+    async def stop_statistics(self) -> None:
+        """No more of that."""
+        await self._ask(supervisor.STATS_OFF)
 
     def close(self) -> None:
         """End the helper."""
         self._socket.close()
+        for channel in self._receive.values():
+            while channel.statistics().current_buffer_used:
+                answer = channel.receive_nowait()
+                if not isinstance(answer, str):
+                    answer.close()
 
     async def _ask(self, command: bytes) -> None:
         try:

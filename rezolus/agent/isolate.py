@@ -81,9 +81,11 @@ def load_isolated(compile_samplers: Compile, btf_id: BtfId, *, log_fd: int | Non
                 reports = _attach_all(unit.schema.programs, loaded)
                 return Isolated(unit.schema, loaded, reports, list(faults.values()), briefs)
             loaded.close()
-        for sampler in unit.schema.samplers:
-            if sampler.name in found:
-                briefs.append(SamplerBrief(name=sampler.name, state="failed", file=sampler.file, line=sampler.line))
+        briefs.extend(
+            SamplerBrief(name=sampler.name, state="failed", file=sampler.file, line=sampler.line)
+            for sampler in unit.schema.samplers
+            if sampler.name in found
+        )
         faults.update(found)
 
 

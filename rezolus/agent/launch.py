@@ -25,11 +25,15 @@ LATE_ENCODINGS = ("ascii", "idna", "latin-1", "utf-8", "unicode_escape")
 
 def children(config_path: Path) -> supervisor.Children:
     """What the helper starts for the daemon with this configuration."""
-    return supervisor.Children(load=partial(_load, config_path=config_path), work=partial(_work, config_path=config_path))
+    return supervisor.Children(
+        load=partial(_load, config_path=config_path), work=partial(_work, config_path=config_path)
+    )
 
 
 def _load(channel: socket.socket, config_path: Path) -> None:
-    from rezolus.agent.loader import run_loader  # here the loader becomes big, the helper it was forked from stays small
+    from rezolus.agent.loader import (
+        run_loader,  # here the loader becomes big, the helper it was forked from stays small
+    )
     from rezolus.agent.prepare import prepare
 
     run_loader(channel, partial(prepare, config_path))

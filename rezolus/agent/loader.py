@@ -57,7 +57,7 @@ def run_loader(channel: socket.socket, prepare: Prepare) -> None:
             _fail(channel, f"{error.filename or 'the loader'}: {(error.strerror or str(error)).lower()}")
     except UserError as error:
         _fail(channel, str(error))
-    except Exception as error:  # noqa: BLE001 - the daemon has to go on without us, and its user to know why
+    except Exception as error:  # the daemon has to go on without us, and its user to know why
         _fail(channel, f"a defect in rezolus: {type(error).__name__}: {error}")
         if os.environ.get("REZOLUS_DEBUG"):
             raise
@@ -134,9 +134,7 @@ def _refused(schema: Schema, reason: str) -> Isolated:
     for sampler in schema.samplers:
         if sampler.events:
             file, line = sampler.file, sampler.line
-            result.problems.append(
-                Problem(stage="attach", sampler=sampler.name, message=reason, file=file, line=line)
-            )
+            result.problems.append(Problem(stage="attach", sampler=sampler.name, message=reason, file=file, line=line))
             if sampler.name not in kept:
                 result.failed.append(SamplerBrief(name=sampler.name, state="failed", file=file, line=line))
     return result

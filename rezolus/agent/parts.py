@@ -77,10 +77,7 @@ def word_columns(metrics: Iterable[Metric]) -> Index:
 
 def spread(starts: Index, widths: Sequence[int]) -> Index:
     """All words of cells that begin at `starts` and are `widths` long."""
-    pieces = [
-        np.arange(start, start + width)
-        for start, width in zip(starts.tolist(), widths, strict=True)
-    ]
+    pieces = [np.arange(start, start + width) for start, width in zip(starts.tolist(), widths, strict=True)]
     return np.concatenate(pieces).astype(np.intp) if pieces else np.zeros(0, dtype=np.intp)
 
 
@@ -179,9 +176,7 @@ class DiscardsPart:
         self.size = len(self.series)
         self._bank = bank
         self._columns = np.array([o for group in offsets for o in group], dtype=np.intp)
-        self._target = np.array(
-            [i for i, group in enumerate(offsets) for _ in group], dtype=np.intp
-        )
+        self._target = np.array([i for i, group in enumerate(offsets) for _ in group], dtype=np.intp)
         self._single = all(len(group) == 1 for group in offsets)
 
     def poll(self) -> bool:
@@ -198,8 +193,5 @@ class DiscardsPart:
 
 def discards_part(bank: U64, metrics: Sequence[Metric]) -> DiscardsPart:
     """The declared metrics that read their sampler's discards."""
-    offsets = []
-    for metric in metrics:
-        if isinstance(metric.storage, FromDiscards):
-            offsets.append(metric.storage.offsets)
+    offsets = [metric.storage.offsets for metric in metrics if isinstance(metric.storage, FromDiscards)]
     return DiscardsPart(bank, [make_series(m, {}, {}) for m in metrics], offsets)

@@ -87,9 +87,7 @@ def forbid_new_privileges() -> None:
 
 def unprivileged() -> bool:
     """Whether this process is no root and has no capability it could use, as the kernel says."""
-    status = dict(
-        line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line
-    )
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     sets = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
     return os.getuid() != 0 and all(int(status.get(name, "0"), 16) == 0 for name in sets)
 
@@ -191,8 +189,6 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
 
 
 def _prctl(option: int, argument: int = 0) -> None:

@@ -171,7 +171,7 @@ class KeyRows:
 
 
 def decode_field(data: bytes, field: KeyField) -> str:
-    """A key field as a label value; bytes that are no UTF-8 are shown as `\\xNN`."""
+    r"""A key field as a label value; bytes that are no UTF-8 are shown as `\xNN`."""
     part = data[field.offset : field.offset + field.size]
     if field.kind == "string":
         return _text(part)

@@ -18,7 +18,11 @@ from rezolus.bpf.stats import map_memory as bytes_of_map
 
 log = logging.getLogger(__name__)
 
-SOURCE_ERRORS = ("rezolus_source_errors", "", "Files and counters whose content could not be understood; the previous value stood")
+SOURCE_ERRORS = (
+    "rezolus_source_errors",
+    "",
+    "Files and counters whose content could not be understood; the previous value stood",
+)
 MAP_MEMORY = ("rezolus_map_memory", "bytes", "Kernel memory of the agent's eBPF maps")
 
 
@@ -93,5 +97,3 @@ def _perf_key(name: str) -> tuple[str, str, int]:
 
 def _log_source(problem: SourceProblem) -> None:
     log.warning("source %s: %s: %s", problem.source, problem.path, problem.message)
-
-

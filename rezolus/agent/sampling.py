@@ -102,9 +102,7 @@ class Sampling:
             if bank.name in memory.banks:
                 parts.extend(self._bank_parts(bank, memory, metrics))
         parts.extend(_discard_parts(schema, memory, metrics, wanted))
-        for metric in metrics:
-            if isinstance(metric.storage, FromSource):
-                parts.append(SourcePart(metric, metric.storage, sources))
+        parts.extend(SourcePart(m, m.storage, sources) for m in metrics if isinstance(m.storage, FromSource))
         for kind in KINDS:
             chosen = [s for s in own if s.series.kind == kind and wanted(s.series.name)]
             if chosen:
@@ -127,9 +125,7 @@ class Sampling:
         self._names.advance()
         self._readings += 1
         self._last_duration = clocks.elapsed() - begin
-        return Reading(
-            self._catalog, wall, boot, self._last_duration, counters, gauges, histograms
-        )
+        return Reading(self._catalog, wall, boot, self._last_duration, counters, gauges, histograms)
 
     def statistics(self) -> SamplingStatistics:
         """Counts so far."""
@@ -148,10 +144,9 @@ class Sampling:
         mine = [m for m in metrics if isinstance(m.storage, Slots) and m.storage.bank == bank.name]
         summed = [m for m in mine if m.dimension is None]
         by_row = [m for m in mine if m.dimension is not None]
-        parts: list[Part] = []
-        for kind in KINDS:
-            if chosen := [m for m in summed if m.kind == kind]:
-                parts.append(SummedPart(view, chosen))
+        parts: list[Part] = [
+            SummedPart(view, chosen) for kind in KINDS if (chosen := [m for m in summed if m.kind == kind])
+        ]
         if by_row:
             rows = self._row_set(bank, memory, by_row[0])
             resets = bank.axis == "cgroup"
@@ -189,8 +184,7 @@ class Sampling:
     def _make_catalog(self) -> Catalog:
         self._catalogs += 1
         series: dict[Kind, tuple[Series, ...]] = {
-            kind: tuple(s for part in parts for s in part.series)
-            for kind, parts in self._parts.items()
+            kind: tuple(s for part in parts for s in part.series) for kind, parts in self._parts.items()
         }
         return Catalog(series["counter"], series["gauge"], series["histogram"])
 
@@ -206,9 +200,7 @@ class Sampling:
         return out
 
 
-def _discard_parts(
-    schema: Schema, memory: Memory, metrics: Sequence[Metric], wanted: Wanted
-) -> list[Part]:
+def _discard_parts(schema: Schema, memory: Memory, metrics: Sequence[Metric], wanted: Wanted) -> list[Part]:
     cpu = next((b.name for b in schema.banks if b.axis == "cpu" and b.name in memory.banks), None)
     if cpu is None:
         return []
@@ -226,8 +218,5 @@ def own_discards(bank: U64, samplers: Sequence[Sampler]) -> DiscardsPart:
     for sampler in samplers:
         for reason, offset in sampler.discards:
             groups.setdefault((sampler.name, reason), []).append(offset)
-    series = [
-        counter(DISCARDS, int, sampler=sampler, reason=reason).series
-        for sampler, reason in groups
-    ]
+    series = [counter(DISCARDS, int, sampler=sampler, reason=reason).series for sampler, reason in groups]
     return DiscardsPart(bank, series, list(groups.values()))

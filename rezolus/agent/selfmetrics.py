@@ -14,7 +14,11 @@ SAMPLER = "rezolus"
 """The `sampler` of series that belong to the agent as a whole."""
 
 RUN_COUNT = ("rezolus_bpf_run_count", "", "Runs of the sampler's eBPF programs")
-RUN_TIME = ("rezolus_bpf_run_time", "nanoseconds", "Time spent in the sampler's eBPF programs, of shared programs its part")
+RUN_TIME = (
+    "rezolus_bpf_run_time",
+    "nanoseconds",
+    "Time spent in the sampler's eBPF programs, of shared programs its part",
+)
 DISCARDS = ("rezolus_discards", "", "Samples thrown away instead of recording something wrong, by reason")
 
 

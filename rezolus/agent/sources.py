@@ -17,7 +17,7 @@ from dsl.schema import Source
 from rezolus.agent.formats import (
     ColumnsParser,
     KeysParser,
-    Malformed,
+    MalformedError,
     Row,
     parse_cpulist,
     parse_psi,
@@ -99,7 +99,7 @@ class SourceReader:
             table = self.tables[source.name]
             match source.form:
                 case "rusage":
-                    self._refresh.append(partial(_set_rusage, table))
+                    self._refresh.append(partial(self._read_rusage, table))
                 case "perf":
                     self._refresh.append(partial(self._read_perf, source, table))
                 case _:
@@ -147,7 +147,7 @@ class SourceReader:
             if self._report is not None:
                 self._report(problem)
 
-    def malformed(self, source: str, path: str, error: Malformed) -> None:
+    def malformed(self, source: str, path: str, error: MalformedError) -> None:
         """Note content that could not be understood."""
         self._malformed += 1
         self.problem(source, path, str(error))
@@ -158,6 +158,10 @@ class SourceReader:
             self._files.forget(path)
             for key in [key for key in self._problems if key[1] == path]:
                 del self._problems[key]
+
+    def _read_rusage(self, table: Table) -> None:
+        resident = int(self._files.read("/proc/self/statm").split()[1]) * resource.getpagesize()
+        _set(table, {(): {**read_rusage(), "rss": resident}})
 
     def _read_perf(self, source: Source, table: Table) -> None:
         rows: dict[Instance, dict[str, int]] = {}
@@ -275,7 +279,7 @@ class _FileSource:
             try:
                 row[key] = parse_value(data)
                 self._reader.well(self._source.name, name)
-            except Malformed as error:
+            except MalformedError as error:
                 self._reader.malformed(self._source.name, name, error)
                 if key in previous:
                     row[key] = previous[key]
@@ -290,7 +294,7 @@ class _FileSource:
             parse = self._parsers[instance] = _parser(self._source, instance)
         try:
             rows = parse(data)
-        except Malformed as error:
+        except MalformedError as error:
             self._reader.malformed(self._source.name, path, error)
             size = len(instance)
             return {key: row for key, row in self._table.rows.items() if key[:size] == instance}
@@ -333,18 +337,13 @@ def _set(table: Table, rows: Mapping[Instance, Row]) -> None:
         table.instances = tuple(rows)
 
 
-def _set_rusage(table: Table) -> None:
-    usage: dict[Instance, Row] = {(): read_rusage()}
-    _set(table, usage)
-
-
 def read_rusage() -> Row:
-    """getrusage of this process: times in ns, `maxrss` in KiB as the kernel gives it, the rest counts."""
+    """Of this process, as getrusage tells: times in ns, `maxrss` in bytes, the rest counts."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "utime": round(usage.ru_utime * 1e9),
         "stime": round(usage.ru_stime * 1e9),
-        "maxrss": usage.ru_maxrss,
+        "maxrss": usage.ru_maxrss * 1024,
         "minflt": usage.ru_minflt,
         "majflt": usage.ru_majflt,
         "inblock": usage.ru_inblock,

@@ -130,6 +130,8 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     maps: dict[str, int] = {}
     """Kernel memory of each map, bytes."""
     reading: ReadingStatus | None = None
+    loading: bool = False
+    """Whether definitions are being compiled and attached."""
     error: str = ""
     """Why the last loader brought nothing."""
     problems: tuple[Problem, ...] = ()
@@ -159,6 +161,7 @@ def agent_status(agent: Agent, *, ttl_seconds: int = 0) -> AgentStatus:
         map_memory_bytes=sum(now.maps.values()),
         maps=now.maps,
         reading=None if reading is None else _reading_status(reading),
+        loading=agent.loading,
         error=agent.load_error or "",
         problems=() if handover is None else tuple(p for p in handover.problems if not p.sampler),
         sources=tuple(SourceStatus(source=p.source, path=p.path, message=p.message) for p in now.sources),

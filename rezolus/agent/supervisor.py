@@ -155,7 +155,9 @@ class _Helper:
             try:
                 self._stats = syscall.enable_stats()
             except OSError as error:
-                self._control.send(FAILED + STATS_ON + f"the kernel keeps no program statistics: {error.strerror}".encode())
+                self._control.send(
+                    FAILED + STATS_ON + f"the kernel keeps no program statistics: {error.strerror}".encode()
+                )
 
     def _disable_stats(self) -> None:
         if self._stats >= 0:
@@ -179,7 +181,7 @@ def _run_child(body: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:  # noqa: BLE001 - nobody above us could report it
-        print(f"rezolus: {type(error).__name__}: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,6 +6,7 @@ when everything is imported and before the first socket is opened.
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +58,9 @@ def _run(control: socket.socket, file: Path) -> None:
 
 
 def _import_the_rest() -> None:
-    import rezolus.agent.agent
-    import rezolus.agent.server
+    """What is imported where it is used would else be imported by a user who may not be able to read it."""
+    for name in ("rezolus.agent.agent", "rezolus.agent.server", "rezolus.bpf.handover", "rezolus.recording.child"):
+        importlib.import_module(name)
 
 
 async def _serve(helper: Helper, config: Config, daemon: Daemon) -> None:

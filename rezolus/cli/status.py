@@ -28,7 +28,7 @@ _BAD = ("degraded", "failed")
 def command(url: str, *, as_json: bool) -> int:
     """Show what the agent at URL (default http://127.0.0.1:4241) does and what it costs.
 
-    The exit status is 1 when the agent does not answer or a sampler is degraded or failed.
+    The exit status is 1 when the agent does not answer, definitions could not be used, or a sampler is degraded or failed.
     """
     address = normal_url(url)
     body = fetch(f"{address}/status")
@@ -37,7 +37,7 @@ def command(url: str, *, as_json: bool) -> int:
         sys.stdout.write(body.decode() + "\n")
     else:
         show(status, Console())
-    return 1 if bad_samplers(status) or status.get("error") else 0
+    return 1 if bad_samplers(status) or status.get("error") or status.get("problems") else 0
 
 
 def normal_url(url: str) -> str:
@@ -91,6 +91,8 @@ def show(status: dict[str, Any], console: Console) -> None:
     if status.get("error"):
         console.print(Text(f"error: {status['error']}", "bold red"))
     console.print(_sampler_table(status["samplers"]))
+    for text, names in _grouped_problems(status["samplers"]).items():
+        console.print(Text(f"{_names(names)}: {text}", "red"), soft_wrap=True)
     for sampler in status["samplers"]:
         for line in _remarks(sampler):
             console.print(line, soft_wrap=True)
@@ -118,7 +120,9 @@ def _headline(status: dict[str, Any]) -> str:
         parts.append(f"{series} series in {reading['duration_ns'] / 1e6:.2f} ms")
     if status.get("map_memory_bytes"):
         parts.append(f"maps {status['map_memory_bytes'] / 2**20:.1f} MiB")
-    if not status.get("bpf", True):
+    if status.get("loading"):
+        parts.append("loading")
+    elif not status.get("bpf", True):
         parts.append("no eBPF")
     return "; ".join(parts)
 
@@ -151,11 +155,26 @@ def _hooks(sampler: dict[str, Any]) -> str:
     return ", ".join(hooks)
 
 
+def _grouped_problems(samplers: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Problem to the samplers that have it; its place is told when only one has."""
+    by_message: dict[str, list[tuple[str, str]]] = {}
+    for sampler in samplers:
+        for problem in sampler.get("problems", ()):
+            by_message.setdefault(problem["message"], []).append((sampler["name"], _problem(problem)))
+    return {
+        (message if len(found) > 1 else found[0][1]): [name for name, _ in found]
+        for message, found in by_message.items()
+    }
+
+
+def _names(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} samplers"
+
+
 def _remarks(sampler: dict[str, Any]) -> list[Text]:
     """What is not as one would wish, one line each."""
     name = sampler["name"]
-    lines = [Text(f"{name}: {_problem(problem)}", "red") for problem in sampler.get("problems", ())]
-    lines += [
+    lines = [
         Text(f"{name}: {program['hook']}: {program['error']}", "red")
         for program in sampler.get("programs", ())
         if program.get("error")

@@ -13,10 +13,19 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from rezolus.agent.launch import give_up_privileges, start_helper
 from rezolus.agent.supervisor import Children
+
+if TYPE_CHECKING:
+    from dsl.hooks import Hook
+    from rezolus.agent.isolate import Compile, CompiledUnit, Enabled
+    from rezolus.agent.loader import Prepared
 
 BROKEN = {
     "verify": "{ u64 address = ctx[0] + ctx[1]; return *(u32 *)address; }\n",
@@ -40,9 +49,7 @@ def main() -> None:
 
 def _load(channel: socket.socket, arguments: argparse.Namespace) -> None:
     from dsl.btf import Btf
-    from dsl.hooks import Hook
     from rezolus.agent.formats import parse_cpulist
-    from rezolus.agent.isolate import CompiledUnit, Enabled
     from rezolus.agent.loader import Prepared, privileged, run_loader
     from rezolus.bpf.targets import kernel_btf_ids
     from tests.agent.handmade import compile_handmade
@@ -66,10 +73,34 @@ def _load(channel: socket.socket, arguments: argparse.Namespace) -> None:
         )
 
     if arguments.stall:
-        import rezolus.agent.loader as loader
-
-        loader.load_isolated = lambda *_: signal.pause()  # type: ignore[assignment]
+        prepare = partial(_stalling, prepare)
     run_loader(channel, prepare)
+
+
+def _stalling(prepare: Callable[[], Prepared]) -> Prepared:
+    """What stops when it is asked for BTF ids, which is after files were handed over."""
+    prepared = prepare()
+    prepared.compile_samplers = _tracing(prepared.compile_samplers)
+    prepared.btf_id = _never
+    return prepared
+
+
+def _never(hook: Hook) -> int:
+    signal.pause()
+    raise KeyError(hook.name)
+
+
+def _tracing(compile_samplers: Compile) -> Compile:
+    """The same units with hooks whose BTF ids have to be looked up."""
+
+    def compile_tracing(enabled: Enabled) -> CompiledUnit:
+        unit = compile_samplers(enabled)
+        hooks = (replace(program, hook=replace(program.hook, kind="tp_btf")) for program in unit.schema.programs)
+        from tests.agent.handmade import HandmadeUnit
+
+        return HandmadeUnit(unit.text, replace(unit.schema, programs=tuple(hooks)))
+
+    return compile_tracing
 
 
 def _report_import(event: str, arguments: tuple[object, ...]) -> None:
@@ -107,7 +138,10 @@ def _run(control: socket.socket, arguments: argparse.Namespace, began: float) ->
             values[key] = int(value)
         for series, value in zip(reading.catalog.gauges, reading.gauges, strict=True):
             values[series.name] = int(value)
-        print(json.dumps({"after": time.monotonic() - began, "duration_ns": reading.duration_ns, "values": values}), flush=True)
+        print(
+            json.dumps({"after": time.monotonic() - began, "duration_ns": reading.duration_ns, "values": values}),
+            flush=True,
+        )
 
     async def run() -> None:
         helper = Helper(control, loading=True)

@@ -55,7 +55,9 @@ def compile_handmade(cpus: int, btf: Btf, enabled: Enabled, *, broken: Mapping[s
     broken = broken or {}
     on = {name for name in LINES if enabled(name)}
     switch = "".join(_SWITCH_CODE[name] + broken.get(name, "") for name in ("switches", "groups") if name in on)
-    wakeup = "".join(_WAKEUP_CODE[name] + broken.get(f"{name}/wakeup", "") for name in ("switches", "waker") if name in on)
+    wakeup = "".join(
+        _WAKEUP_CODE[name] + broken.get(f"{name}/wakeup", "") for name in ("switches", "waker") if name in on
+    )
     programs, text = [], _head(cpus, btf)
     for hook, name, body, users in (
         (SWITCH, "on_switch", switch, ("switches", "groups")),

@@ -32,7 +32,9 @@ def test_context_switches_agree_with_proc(tmp_path: Path) -> None:
         counted, known = after[SWITCHES] - before[SWITCHES], context_switches() - low
         # The two are not read at the same instant: a few readings' worth of switches lie between.
         assert abs(counted - known) < 0.2 * known + 500
-        assert sum(value for name, value in after.items() if name.startswith("switches_by_cpu")) >= after[SWITCHES] * 0.99
+        assert (
+            sum(value for name, value in after.items() if name.startswith("switches_by_cpu")) >= after[SWITCHES] * 0.99
+        )
 
 
 @pytest.fixture
@@ -64,9 +66,8 @@ def test_a_cgroup_has_a_series_while_its_directory_is_there(tmp_path: Path, cgro
         for _ in range(2):  # the second time the kernel gives the id to a new cgroup
             process = in_cgroup(cgroup)
             try:
-                first = of_group(running.reading(lambda values: (of_group(values) or 0) > 20))
-                assert first is not None
-                assert (of_group(running.reading(lambda values: (of_group(values) or 0) > first + 20)) or 0) > first
+                running.reading(lambda values: 20 < (of_group(values) or 0) < 1000)
+                running.reading(lambda values: (of_group(values) or 0) > 1000)
             finally:
                 process.kill()
                 process.wait()

@@ -330,9 +330,7 @@ def test_a_reading_is_what_a_plain_loop_computes(data: st.DataObject) -> None:
         metrics.append(metric(f"m{number}", "cpu", at, kind, dimension, labels, power))
         at += metrics[-1].cells * (histogram_buckets(power) if kind == "histogram" else 1)
     bank = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 2**40, (rows, at + 1)).astype(np.uint64)
-    schema = Schema(
-        samplers=(), metrics=tuple(metrics), banks=(Bank(name="cpu", axis="cpu", rows=rows, words=at + 1),)
-    )
+    schema = Schema(samplers=(), metrics=tuple(metrics), banks=(Bank(name="cpu", axis="cpu", rows=rows, words=at + 1),))
     reading = sampling(schema, Memory({"cpu": bank}, tuple(range(rows)))).read()
     seen = dict(_cells(reading))
     expected = {}
@@ -342,21 +340,21 @@ def test_a_reading_is_what_a_plain_loop_computes(data: st.DataObject) -> None:
         for cell in range(item.cells):
             start = item.storage.offset + cell * width
             per_row = bank[:, start : start + width]
-            labels = _labels(item, cell)
+            where = _labels(item, cell)
             if item.dimension is None:
-                expected[item.name, labels] = per_row.sum(axis=0).tolist()
+                expected[key(item.name, **where)] = per_row.sum(axis=0).tolist()
             else:
                 for row in range(rows):
-                    expected[item.name, (*labels, ("id", str(row)))] = per_row[row].tolist()
-    assert seen == {(name, tuple(sorted(labels))): cell for (name, labels), cell in expected.items()}
+                    expected[key(item.name, **where, id=str(row))] = per_row[row].tolist()
+    assert seen == expected
 
 
-def _labels(item: Metric, cell: int) -> tuple[tuple[str, str], ...]:
-    found: list[tuple[str, str]] = []
+def _labels(item: Metric, cell: int) -> dict[str, str]:
+    found: dict[str, str] = {}
     for label in reversed(item.labels):
         cell, at = divmod(cell, len(label.values))
-        found.append((label.name, label.values[at]))
-    return tuple(found)
+        found[label.name] = label.values[at]
+    return found
 
 
 def _cells(reading: Reading) -> list[tuple[tuple[str, tuple[tuple[str, str], ...]], list[int]]]:

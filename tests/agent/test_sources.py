@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dsl.schema import ByCapture, ByCpu, FromSource, Metric, Op, Source
 from rezolus.agent.expressions import SourcePart
-from rezolus.agent.formats import ColumnsParser, KeysParser, Malformed, parse_cpulist, parse_psi, parse_value
+from rezolus.agent.formats import ColumnsParser, KeysParser, MalformedError, parse_cpulist, parse_psi, parse_value
 from rezolus.agent.globs import Pattern
 from rezolus.agent.sources import COUNT, SourceProblem, SourceReader
 from rezolus.reading import ABSENT_GAUGE
@@ -43,7 +43,9 @@ class Clock:
         return self.now
 
 
-MEMINFO = "MemTotal:       24682416 kB\nMemFree:          123456 kB\nActive(anon):      77 kB\nHugePages_Total:       0\n"
+MEMINFO = (
+    "MemTotal:       24682416 kB\nMemFree:          123456 kB\nActive(anon):      77 kB\nHugePages_Total:       0\n"
+)
 
 
 def test_keys_are_found_with_colon_unit_and_parentheses() -> None:
@@ -67,7 +69,7 @@ def test_what_was_written_is_read(values: dict[str, int]) -> None:
 
 
 def test_a_key_without_a_number_is_malformed() -> None:
-    with pytest.raises(Malformed, match="expected an integer, found 'lots'"):
+    with pytest.raises(MalformedError, match="expected an integer, found 'lots'"):
         KeysParser(["MemFree"]).parse(b"MemFree: lots\n")
 
 
@@ -78,7 +80,7 @@ def test_a_value_is_one_integer(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "up\n", "1 2\n", "1.5\n"])
 def test_anything_else_is_no_value(text: str) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         parse_value(text.encode())
 
 
@@ -91,7 +93,7 @@ def test_cpu_lists(text: str, expected: Sequence[int]) -> None:
 
 @pytest.mark.parametrize("text", ["3-1", "a", "0-99999999999"])
 def test_malformed_cpu_lists(text: str) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         parse_cpulist(text.encode())
 
 
@@ -201,9 +203,7 @@ def test_malformed_content_keeps_the_previous_value_and_is_counted(tmp_path: Pat
 def test_a_counter_keeps_its_value_where_a_gauge_becomes_absent(tmp_path: Path) -> None:
     write(tmp_path, "/a", "6")
     divisor = write(tmp_path, "/b", "2")
-    reader = SourceReader(
-        [Source(name=name, form="value", path=f"/{name}") for name in ("a", "b")], root=str(tmp_path)
-    )
+    reader = SourceReader([Source(name=name, form="value", path=f"/{name}") for name in ("a", "b")], root=str(tmp_path))
     ratio = (*value("a"), *value("b"), Op("div"))
     counter = SourcePart(*metric("counter", ratio), reader)
     gauge = SourcePart(*metric("gauge", ratio), reader)

@@ -42,9 +42,7 @@ def test_a_dead_helper_leaves_the_sampling_alone(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
         before = running.reading(lambda values: values[SWITCHES] > 0)
         os.kill(running.helper, signal.SIGKILL)
-        running.reading(
-            lambda values: values[SWITCHES] > before[SWITCHES] + 10
-        )
+        running.reading(lambda values: values[SWITCHES] > before[SWITCHES] + 10)
         eventually(lambda: "the root helper is gone" in running.errors.read_text())
         assert running.get("/status")["privileged_helper"] is False
         running.process.send_signal(signal.SIGHUP)
