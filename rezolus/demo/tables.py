@@ -89,6 +89,7 @@ def _comparison(summary: Summary, tally: Tally) -> Table:
     table = _table("The workload's own count", "what", "counted", "recorded on the whole machine")
     for what, counted, metric, label in (
         ("bytes sent over loopback TCP", tally.tcp_bytes, "tcp_bytes", "transmit"),
+        ("bytes received over it", tally.tcp_bytes, "tcp_bytes", "receive"),
         ("bytes written and synced", tally.disk_bytes, "blockio_bytes", "write"),
         ("getppid system calls", tally.system_calls, "syscall", "query"),
     ):
