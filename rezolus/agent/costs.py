@@ -69,7 +69,11 @@ class CostMeter:
         self._read = read
         self._begin: tuple[int, dict[str, ProgramStats]] | None = None
         self._rates: dict[str, Cost] = {}
-        self._totals: dict[str, Cost] = {}
+        """By program."""
+        names = dict.fromkeys(name for program in self._programs for name in program.samplers)
+        self._shares = dict.fromkeys(names, NOTHING)
+        """By sampler."""
+        self._totals = dict.fromkeys(names, NOTHING)
         """By sampler up to `_at`; here runs and ns are totals."""
         self._at = clock()
         self.windows = 0
@@ -100,6 +104,10 @@ class CostMeter:
             )
             for function, stats in before.items()
         }
+        for name in self._shares:
+            used = [program for program in self._programs if name in program.samplers]
+            parts = (self.program(program.function).part(weight(program, name)) for program in used)
+            self._shares[name] = sum(parts, NOTHING)
         self.windows += 1
 
     def program(self, function: str) -> Cost:
@@ -108,11 +116,7 @@ class CostMeter:
 
     def sampler(self, name: str) -> Cost:
         """A sampler's cost in the last window: the runs of its programs, of shared ones' time its part by weight."""
-        cost = NOTHING
-        for program in self._programs:
-            if name in program.samplers:
-                cost += self.program(program.function).part(weight(program, name))
-        return cost
+        return self._shares.get(name, NOTHING)
 
     def recursion_misses(self, function: str) -> int:
         """Runs the kernel left out because the program was running already."""
@@ -121,9 +125,8 @@ class CostMeter:
 
     def metrics(self) -> list[SelfMetric]:
         """`rezolus_bpf_run_count` and `rezolus_bpf_run_time` of every sampler with programs."""
-        names = dict.fromkeys(name for program in self._programs for name in program.samplers)
         found = []
-        for name in names:
+        for name in self._shares:
             found.append(counter(RUN_COUNT, partial(self._total_runs, name), sampler=name))
             found.append(counter(RUN_TIME, partial(self._total_ns, name), sampler=name))
         return sorted(found, key=lambda metric: metric.series.name)
@@ -135,18 +138,16 @@ class CostMeter:
         return int(self._total(name).ns)
 
     def _total(self, name: str) -> Cost:
-        self._advance(self._clock())
-        return self._totals.get(name, NOTHING)
+        """Up to now: between windows the last rates run on."""
+        since = (self._clock() - self._at) / NS
+        return self._totals[name] + self._shares[name].over(since)
 
     def _advance(self, now: int) -> None:
-        """Let the last rates run until now; totals only grow."""
-        seconds = (now - self._at) / NS
+        """Fix the totals up to now, after which other rates hold."""
+        since = (now - self._at) / NS
         self._at = now
-        if seconds > 0:
-            for program in self._programs:
-                cost = self.program(program.function).over(seconds)
-                for name in program.samplers:
-                    self._totals[name] = self._totals.get(name, NOTHING) + cost.part(weight(program, name))
+        for name, rate in self._shares.items():
+            self._totals[name] += rate.over(since)
 
     def _stats(self) -> dict[str, ProgramStats]:
         return {program.function: self._read(self._fds[program.function]) for program in self._programs}
