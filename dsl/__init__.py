@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dsl.format import format_text
     from dsl.pipeline import Checked, Compiled, Parsed, check_each, check_files, compile_unit, parse_files
     from dsl.readable import plan_text, readable_c
-    from dsl.run_tests import Mismatch, Outcome, run_tests
+    from dsl.testing import Mismatch, Outcome, run_tests
     from dsl.suggest import did_you_mean
 
 _HOME = {
@@ -30,8 +30,8 @@ _HOME = {
     "Diagnostic": "dsl.diagnostics",
     "Example": "dsl.code_examples",
     "MetricDescription": "dsl.descriptions",
-    "Mismatch": "dsl.run_tests",
-    "Outcome": "dsl.run_tests",
+    "Mismatch": "dsl.testing",
+    "Outcome": "dsl.testing",
     "Parsed": "dsl.pipeline",
     "SamplerDescription": "dsl.descriptions",
     "check_each": "dsl.pipeline",
@@ -45,7 +45,7 @@ _HOME = {
     "readable_c": "dsl.readable",
     "render": "dsl.diagnostics",
     "render_all": "dsl.diagnostics",
-    "run_tests": "dsl.run_tests",
+    "run_tests": "dsl.testing",
 }
 
 __all__ = [

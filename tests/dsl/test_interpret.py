@@ -10,7 +10,7 @@ from dsl import ir
 from dsl.evaluate import Evaluator, Frame, Objects, wrap
 from dsl.hooks import Hook
 from dsl.interpret import OVERFLOW, Machine, bucket_index
-from dsl.run_tests import run_tests
+from dsl.testing import run_tests
 from dsl.schema import ByCgroup, ByCpu, ByKey, KeyField, Label, Slots
 from dsl.schema import Metric as SchemaMetric
 from dsl.source import Source, Span
