@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dsl.format import format_text
     from dsl.pipeline import Checked, Compiled, Parsed, check_each, check_files, compile_unit, parse_files
     from dsl.readable import plan_text, readable_c
-    from dsl.testing import Mismatch, Outcome, run_tests
     from dsl.suggest import did_you_mean
+    from dsl.testing import Mismatch, Outcome, run_tests
 
 _HOME = {
     "CODES": "dsl.codes",

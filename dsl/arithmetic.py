@@ -202,5 +202,3 @@ def _evaluate(op: str, left: int, right: int) -> int:
                     ">=": left >= right,
                 }[op]
             )
-
-

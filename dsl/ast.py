@@ -34,12 +34,16 @@ class Number:
 
 @_node
 class String:
+    """A string literal."""
+
     span: Span
     value: str
 
 
 @_node
 class Boolean:
+    """`true` or `false`."""
+
     span: Span
     value: bool
 
@@ -93,6 +97,8 @@ class OrElse:
 
 @_node
 class Unary:
+    """A prefix operator."""
+
     span: Span
     op: Literal["-", "!", "~"]
     operand: Expr
@@ -103,6 +109,8 @@ BinaryOp = Literal["||", "&&", "|", "^", "&", "==", "!=", "<", "<=", ">", ">=", 
 
 @_node
 class Binary:
+    """An infix operator."""
+
     span: Span
     op: BinaryOp
     left: Expr
@@ -214,12 +222,16 @@ class MetricRef:
 
 @_node
 class Block:
+    """`{ ... }`."""
+
     span: Span
     statements: tuple[Statement, ...]
 
 
 @_node
 class Let:
+    """`let name = value`."""
+
     span: Span
     name: str
     name_span: Span
@@ -228,6 +240,8 @@ class Let:
 
 @_node
 class If:
+    """`if condition { ... } else ...`."""
+
     span: Span
     condition: Expr
     then: Block
@@ -312,6 +326,8 @@ EventKind = Literal[
 
 @_node
 class Event:
+    """Something to attach to, with what its arguments are called."""
+
     span: Span
     kind: EventKind
     name: str
@@ -391,6 +407,8 @@ class LabelledValue:
 
 @_node
 class Metric:
+    """A metric and its dimensions."""
+
     span: Span
     kind: Literal["counter", "gauge", "histogram"]
     name: str
@@ -407,6 +425,8 @@ class Metric:
 
 @_node
 class State:
+    """Memory between two events."""
+
     span: Span
     name: str
     name_span: Span
@@ -479,6 +499,8 @@ Member = Metric | State | SourceDecl | Table | Function | Const | Handler | Meas
 
 @_node
 class Sampler:
+    """A group of metrics and what updates them."""
+
     span: Span
     name: str
     name_span: Span
@@ -502,6 +524,8 @@ Value = Record | Expr
 
 @_node
 class TestLet:
+    """`let name = value` in a test."""
+
     span: Span
     name: str
     value: Value
@@ -533,6 +557,8 @@ class Expect:
 
 @_node
 class Test:
+    """`test "name" { ... }`: events, and what the metrics must then read."""
+
     span: Span
     name: str
     steps: tuple[TestLet | Fire | Expect, ...]

@@ -39,9 +39,8 @@ def check(modules: Sequence[ast.Module], used: Mapping[ast.Use, ast.Module], uni
     checkers = []
     for module in modules:
         definitions = _file_definitions(module, used, unit, tables)
-        for item in module.items:
-            if isinstance(item, ast.Sampler):
-                checkers.append(_SamplerChecker(item, definitions, unit, tables))
+        samplers_here = [item for item in module.items if isinstance(item, ast.Sampler)]
+        checkers += [_SamplerChecker(item, definitions, unit, tables) for item in samplers_here]
     samplers = tuple(checker.check() for checker in checkers)
     sources = tuple(source for checker in checkers for source in checker.source_list)
     scopes = [checker.scope for checker in checkers]
@@ -173,7 +172,9 @@ class _SamplerChecker:
         self._declare_all(tables)
 
     def _twice(self, what: str, name: str, span: Span, first: Span) -> None:
-        self.scope.diags.error("duplicate-name", f"the {what} `{name}` exists already", span, labels=[(first, "first here")])
+        self.scope.diags.error(
+            "duplicate-name", f"the {what} `{name}` exists already", span, labels=[(first, "first here")]
+        )
 
     def _declare_all(self, tables: dict[str, ir.Table]) -> None:
         scope = self.scope
@@ -224,14 +225,19 @@ class _SamplerChecker:
         zero = unit == NANOSECONDS
         if node.key == "task":
             if node.limit is not None:
-                scope.diags.error("state-limit", "a state by task has no limit: it lives as long as the task", node.span)
+                scope.diags.error(
+                    "state-limit", "a state by task has no limit: it lives as long as the task", node.span
+                )
             state = ir.State(scope.node.name, node.name, "task", (field,), zero, line=node.span.line)
         else:
             key = INTEGER_TYPES.get(node.key, ir.U64)
             if node.key not in INTEGER_TYPES and scope.unit.structure(node.key) is None:
                 hint = did_you_mean(node.key, ("task", *INTEGER_TYPES))
                 scope.diags.error(
-                    "unknown-type", f"`{node.key}` is neither `task`, an integer type nor a kernel structure", node.key_span, hint=hint
+                    "unknown-type",
+                    f"`{node.key}` is neither `task`, an integer type nor a kernel structure",
+                    node.key_span,
+                    hint=hint,
                 )
             limit = node.limit if node.limit is not None else DEFAULT_STATE_LIMIT
             if not 1 <= limit <= _MAX_KEYS * 16:
@@ -247,7 +253,10 @@ class _SamplerChecker:
             self._twice("metric", node.name, node.name_span, earlier.name_span)
         if not node.help:
             scope.diags.error(
-                "missing-help", f"`{node.name}` says not what it is", node.span, hint='add a description: "Packets dropped"'
+                "missing-help",
+                f"`{node.name}` says not what it is",
+                node.span,
+                hint='add a description: "Packets dropped"',
             )
         if node.power is not None and (node.kind != "histogram" or not 0 <= node.power <= _MAX_POWER):
             scope.diags.error("bad-power", f"`power` is 0 to {_MAX_POWER} and for histograms", node.span)
@@ -303,14 +312,19 @@ class _SamplerChecker:
         for label in labels:
             cells *= len(label.values)
         if cells > _MAX_CELLS:
-            self.scope.diags.error("metric-too-large", f"{cells} combinations of label values, at most {_MAX_CELLS}", node.span)
+            self.scope.diags.error(
+                "metric-too-large", f"{cells} combinations of label values, at most {_MAX_CELLS}", node.span
+            )
         if node.kind == "histogram" and node.dimension is not None and node.dimension.names != ("cpu",):
             keys = 4096 if node.dimension.names == ("cgroup",) else node.dimension.limit or 1024
             power = 3 if node.power is None else node.power
             size = keys * cells * ((65 - power) << power) * 8
             if size > 64 << 20:
                 self.scope.diags.error(
-                    "metric-too-large", f"`{node.name}` would take {size >> 20} MiB", node.span, hint="lower `limit` or `power`"
+                    "metric-too-large",
+                    f"`{node.name}` would take {size >> 20} MiB",
+                    node.span,
+                    hint="lower `limit` or `power`",
                 )
 
     def _dimension(self, node: ast.Metric) -> Dimension | None:
@@ -329,7 +343,12 @@ class _SamplerChecker:
             return ByCapture(found.names)
         limit = found.limit
         if limit is None:
-            diags.error("bad-limit", "an open-ended key needs a bound", found.span, hint=f"by {', '.join(found.names)} limit 1000")
+            diags.error(
+                "bad-limit",
+                "an open-ended key needs a bound",
+                found.span,
+                hint=f"by {', '.join(found.names)} limit 1000",
+            )
             limit = 1
         elif not 1 <= limit <= _MAX_KEYS:
             diags.error("bad-limit", f"a limit is 1 to {_MAX_KEYS}, found {limit}", found.span)

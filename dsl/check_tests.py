@@ -76,7 +76,9 @@ class _TestChecker:
     def fire(self, step: ast.Fire) -> ir.TestFire | None:
         if step.event not in self.events:
             hint = did_you_mean(step.event, self.events) or f"it could be {', '.join(sorted(self.events))}"
-            self.unit.diags.error("unknown-event", f"nothing here listens to `{step.event}`", step.event_span, hint=hint)
+            self.unit.diags.error(
+                "unknown-event", f"nothing here listens to `{step.event}`", step.event_span, hint=hint
+            )
             return None
         time = self.number(step.time, NANOSECONDS)
         cpu = self.number(step.cpu) if step.cpu is not None else 0
@@ -89,7 +91,9 @@ class _TestChecker:
         owner = self.owners.get(name)
         if owner is None:
             hint = did_you_mean(name, self.owners)
-            self.unit.diags.error("unknown-metric", f"no metric `{name}` in this file", step.metric.name_span, hint=hint)
+            self.unit.diags.error(
+                "unknown-metric", f"no metric `{name}` in this file", step.metric.name_span, hint=hint
+            )
             return None
         metric = owner.metrics[name]
         slot = label_slot(step.metric, metric, Body(owner))

@@ -125,7 +125,9 @@ def _tracepoint(event: ast.Event, unit: UnitScope) -> tuple[Attachment, ...] | U
     found = facts.tracepoint_args(event.name)
     if found is None:
         if facts.btf is None:
-            return Unavailable("this kernel has no BTF, which types the arguments", hint="use `record CATEGORY:EVENT(field)`")
+            return Unavailable(
+                "this kernel has no BTF, which types the arguments", hint="use `record CATEGORY:EVENT(field)`"
+            )
         names = facts.raw_tracepoints
         return Unavailable(f"this kernel has no tracepoint `{event.name}`", did_you_mean(event.name, names))
     kind: HookKind = "tp_btf" if _can(facts, "tp_btf") else "raw_tp"
@@ -160,7 +162,11 @@ def _function(event: ast.Event, unit: UnitScope) -> tuple[Attachment, ...] | Una
         ref = TypeRef(proto.btf, proto.return_type_id)
         if len(event.params) > 1:
             return Unavailable(f"a return event has one value, found {len(event.params)}")
-        value = value_of(ref, lambda type_: ir.ReturnValue(type_, len(proto.args)), walkable=False) if event.params else None
+        value = (
+            value_of(ref, lambda type_: ir.ReturnValue(type_, len(proto.args)), walkable=False)
+            if event.params
+            else None
+        )
         if event.params and value is None:
             return Unavailable(f"`{name}` returns `{ref}`, which is no number or pointer")
         names = {param.name: value for param in event.params if value is not None and param.name != "_"}
@@ -188,7 +194,7 @@ def bind(event: ast.Event, args: list[KernelArg], *, walkable: bool) -> dict[str
         position += 1
         if param.name == "_":
             continue
-        value = value_of(args[index].type, lambda type_, index=index: ir.Arg(index, type_), walkable=walkable)  # type: ignore[misc]
+        value = value_of(args[index].type, lambda type_, index=index: ir.Arg(index, type_), walkable=walkable)
         if value is None:
             return Unavailable(f"argument {index + 1} of `{event.name}`, `{args[index].type}`, is no number or pointer")
         names[param.name] = value
@@ -368,4 +374,3 @@ def _events_of(sampler: ast.Sampler) -> Iterable[ast.Event]:
         elif isinstance(part, ast.Measure):
             for alternatives in (*part.start, *part.stop, *part.unless):
                 yield from alternatives
-

@@ -171,7 +171,10 @@ def _unknown_name(node: ast.Name, body: Body, expect: Sequence[str]) -> None:
         hint = did_you_mean(node.name, sampler.unit.enumerators())
     visible = ", ".join(sorted(body.names)) or "no variables"
     sampler.diags.error(
-        "unknown-name", f"unknown name `{node.name}`", node.span, hint=hint or f"visible here: {visible}, now, cpu, current"
+        "unknown-name",
+        f"unknown name `{node.name}`",
+        node.span,
+        hint=hint or f"visible here: {visible}, now, cpu, current",
     )
 
 
@@ -221,7 +224,9 @@ def _unknown_member(node: ast.Field, place: Place, body: Body) -> None:
 def _index(node: ast.Index, body: Body) -> Value | Place | None:
     diags = body.sampler.diags
     if isinstance(node.base, ast.Name) and node.base.name in body.sampler.states:
-        diags.error("state-read", "a state may hold nothing, so reading it needs a plan for that", node.span, hint=_READ_HINT)
+        diags.error(
+            "state-read", "a state may hold nothing, so reading it needs a plan for that", node.span, hint=_READ_HINT
+        )
         return None
     base = check_expr(node.base, body)
     index = _integer(node.keys[0], body)
@@ -265,7 +270,9 @@ def _cast(node: ast.Cast, body: Body) -> Value | None:
     if value.is_integer and (name in units or canonical(name) in units):
         return Value(value.expr, canonical(name), value.literal)
     hint = did_you_mean(name, (*INTEGER_TYPES, *units))
-    diags.error("unknown-type", f"`{name}` is no integer type, no unit and no kernel structure", node.type_span, hint=hint)
+    diags.error(
+        "unknown-type", f"`{name}` is no integer type, no unit and no kernel structure", node.type_span, hint=hint
+    )
     return None
 
 
@@ -429,7 +436,9 @@ def _equality(node: ast.Binary, left: Value, right: Value, body: Body) -> Value 
         assert text is not None
         if isinstance(text.type, ir.Text) and len(literals[0].value.encode()) >= text.type.size:
             diags.error(
-                "constant-range", f'"{literals[0].value}" is longer than the string can be ({text.type.size - 1})', node.span
+                "constant-range",
+                f'"{literals[0].value}" is longer than the string can be ({text.type.size - 1})',
+                node.span,
             )
             return None
         equal = ir.TextEqual(text.expr, literals[0].value)
@@ -451,11 +460,20 @@ def _call(node: ast.Call, body: Body) -> Value | Place | None:
     function = definitions.functions.get(node.name)
     if function is None:
         near = (*definitions.tables, *definitions.functions)
-        diags.error("unknown-name", f"unknown function or table `{node.name}`", node.name_span, hint=did_you_mean(node.name, near))
+        diags.error(
+            "unknown-name",
+            f"unknown function or table `{node.name}`",
+            node.name_span,
+            hint=did_you_mean(node.name, near),
+        )
         return None
     if len(node.args) != len(function.params):
         expected = ", ".join(param.name for param in function.params)
-        diags.error("arity", f"`{node.name}({expected})` takes {len(function.params)} arguments, found {len(node.args)}", node.span)
+        diags.error(
+            "arity",
+            f"`{node.name}({expected})` takes {len(function.params)} arguments, found {len(node.args)}",
+            node.span,
+        )
         return None
     if node.name in body.calls or len(body.calls) >= _MAX_CALL_DEPTH:
         diags.error("recursion", f"`{node.name}` is defined by itself", node.span)
@@ -505,9 +523,7 @@ def _conditional(node: ast.Conditional, body: Body, expect: Sequence[str]) -> Va
         return _merge_symbols(condition, then, otherwise)
     if then.is_integer and otherwise.is_integer:
         if then.unit and otherwise.unit and then.unit != otherwise.unit:
-            body.sampler.diags.error(
-                "unit-mismatch", f"one side is {then.unit}, the other {otherwise.unit}", node.span
-            )
+            body.sampler.diags.error("unit-mismatch", f"one side is {then.unit}, the other {otherwise.unit}", node.span)
             return None
         type_ = common_type(then, otherwise)
         unit = then.unit or otherwise.unit

@@ -26,7 +26,7 @@ def check_handler(node: ast.Handler, sampler: SamplerScope, events: Events) -> l
     handlers: list[ir.Handler] = []
     if usable or node.otherwise is None:
         for alternatives, resolution in found:
-            _report(alternatives, resolution, sampler)
+            _report(resolution, sampler)
             _record(alternatives, resolution, events)
             for attachment in resolution.chosen:
                 event = _chosen_event(alternatives, resolution)
@@ -58,7 +58,7 @@ def _chosen_event(alternatives: Alternatives, resolution: Resolution) -> ast.Eve
     return alternatives[len(resolution.missing)]
 
 
-def _report(alternatives: Alternatives, resolution: Resolution, sampler: SamplerScope) -> None:
+def _report(resolution: Resolution, sampler: SamplerScope) -> None:
     """An event that cannot be had: an error when it does not exist, a warning when the host refuses it."""
     if resolution.chosen or resolution.accepted or not resolution.missing:
         return
@@ -164,7 +164,7 @@ def check_measure(node: ast.Measure, sampler: SamplerScope, events: Events) -> l
     for group in (node.start, node.stop, node.unless):
         resolved = [(alternatives, resolve_event(alternatives, sampler.unit)) for alternatives in group]
         for alternatives, resolution in resolved:
-            _report(alternatives, resolution, sampler)
+            _report(resolution, sampler)
             _record(alternatives, resolution, events)
         ends.append([(a, _chosen_event(a, r), found) for a, r in resolved if r.chosen for found in r.chosen])
     starts, stops, unless = ends
@@ -188,9 +188,7 @@ def check_measure(node: ast.Measure, sampler: SamplerScope, events: Events) -> l
     return handlers
 
 
-def _measurement(
-    node: ast.Measure, start: Attachment, stop: Attachment, sampler: SamplerScope
-) -> _Measurement:
+def _measurement(node: ast.Measure, start: Attachment, stop: Attachment, sampler: SamplerScope) -> _Measurement:
     """The state that a measurement needs: when it began, and each label that only the start event can tell."""
     only_start = set(start.names) - set(stop.names)
     at_start = tuple(label for label in node.target.labels if _names(label.value) & only_start)
@@ -274,7 +272,9 @@ def _stop(measurement: _Measurement, body: Body) -> tuple[ir.Statement, ...]:
         return ()
     if metric.metric.schema.unit != NANOSECONDS:
         body.sampler.diags.error(
-            "unit-mismatch", f"`measure` needs a histogram in ns, `{target.name}` is in {metric.metric.schema.unit or 'no unit'}", target.span
+            "unit-mismatch",
+            f"`measure` needs a histogram in ns, `{target.name}` is in {metric.metric.schema.unit or 'no unit'}",
+            target.span,
         )
     elapsed = Value(ir.Elapsed(ir.Builtin("now", ir.U64), locals_[0]), NANOSECONDS)
     emit_update(node, "observe", metric, slot, row, elapsed, inner)
@@ -291,5 +291,3 @@ def _with_stored_labels(target: ast.MetricRef, stored: tuple[ast.LabelArg, ...])
         for label in target.labels
     )
     return ast.MetricRef(target.span, target.name, target.name_span, target.keys, labels)
-
-

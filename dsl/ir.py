@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar, dataclass_transform
 
 from dsl.hooks import Hook
-from dsl.schema import Source
 from dsl.schema import Metric as SchemaMetric
+from dsl.schema import Source
 from dsl.source import Span
 
 _T = TypeVar("_T")
@@ -47,6 +47,8 @@ DiscardReason = Literal["clock", "null", "zero", "range", "state_full", "key_ove
 
 @_value
 class Int:
+    """An integer of a width in bits."""
+
     width: Literal[8, 16, 32, 64]
     signed: bool
 
@@ -88,12 +90,16 @@ Type = Int | Pointer | Text
 
 @_value
 class Const:
+    """An integer constant."""
+
     value: int
     type: Int
 
 
 @_value
 class TextConst:
+    """A string constant."""
+
     value: str
     type: Text
 
@@ -224,6 +230,8 @@ class Convert:
 
 @_value
 class Unary:
+    """A prefix operator; `!` yields BOOL."""
+
     op: Literal["-", "!", "~"]
     operand: Expr
     type: Int
@@ -253,6 +261,8 @@ class Elapsed:
 
 @_value
 class TextEqual:
+    """Whether a string is exactly a literal."""
+
     left: Expr
     """Of type Text."""
     literal: str
@@ -318,6 +328,8 @@ Expr = (
 
 @_node
 class Let:
+    """Bind a local."""
+
     span: Span
     local: Local
     value: Expr
@@ -325,6 +337,8 @@ class Let:
 
 @_node
 class If:
+    """A condition that is not 0 runs `then`, else `otherwise`."""
+
     span: Span
     condition: Expr
     then: tuple[Statement, ...]
@@ -362,6 +376,8 @@ class StoreState:
 
 @_node
 class ForgetState:
+    """Remove an entry; nothing happens when there is none."""
+
     span: Span
     state: State
     key: Expr
@@ -393,6 +409,8 @@ Statement = Let | If | ReadState | StoreState | ForgetState | Update
 
 @_node
 class StateField:
+    """A part of a state entry."""
+
     name: str
     type: Int
 
@@ -454,6 +472,8 @@ class Handler:
 
 @_node
 class TestFire:
+    """An event of a test."""
+
     span: Span
     time_ns: int
     cpu: int
@@ -473,6 +493,8 @@ class TestObject:
 
 @_node
 class TestExpect:
+    """What a metric of a test must read."""
+
     span: Span
     metric: str
     slot: int
@@ -483,6 +505,8 @@ class TestExpect:
 
 @_node
 class Test:
+    """A test of the file."""
+
     span: Span
     name: str
     steps: tuple[TestFire | TestExpect, ...]
@@ -490,6 +514,8 @@ class Test:
 
 @_node
 class Sampler:
+    """A sampler without errors."""
+
     span: Span
     name: str
     help: str
@@ -508,5 +534,3 @@ class Unit:
     tables: tuple[Table, ...]
     sources: tuple[Source, ...]
     tests: tuple[Test, ...]
-
-

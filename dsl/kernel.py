@@ -37,7 +37,7 @@ class TypeRef:
         """As an integer type: ints, bools, chars and enums of 1, 2, 4 or 8 bytes."""
         found = self.btf.resolve(self.id)
         if isinstance(found, Int | Enum) and found.size in (1, 2, 4, 8):
-            return ir.Int(cast(Literal[8, 16, 32, 64], found.size * 8), found.signed)
+            return ir.Int(cast("Literal[8, 16, 32, 64]", found.size * 8), found.signed)
         return None
 
     @property

@@ -87,7 +87,12 @@ class Reads:
             return None
         if not isinstance(value, tuple):
             if labels:
-                diags.error("missing-label", f"`{node.name}` needs a value per label value", node.span, hint="= { a: ..., b: ... }")
+                diags.error(
+                    "missing-label",
+                    f"`{node.name}` needs a value per label value",
+                    node.span,
+                    hint="= { a: ..., b: ... }",
+                )
                 return None
             if self.discards(value) is not None:
                 return FromDiscards(())
@@ -98,7 +103,9 @@ class Reads:
         for part in value:
             if part.label not in wanted:
                 hint = did_you_mean(part.label, wanted)
-                diags.error("unknown-label-value", f"`{node.name}` has no label value `{part.label}`", part.span, hint=hint)
+                diags.error(
+                    "unknown-label-value", f"`{node.name}` has no label value `{part.label}`", part.span, hint=hint
+                )
         columns = []
         for name in wanted:
             if name not in given:
@@ -218,5 +225,3 @@ class Reads:
         self.keys[name][key] = None
         column = str(source.columns.index(key) + 1) if source.form == "columns" else key
         return (Op("load", source=self.unit_name(name), key=column),)
-
-

@@ -109,6 +109,8 @@ class FromDiscards(msgspec.Struct, frozen=True, tag="discards"):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric: what it is called and where its values are."""
+
     name: str
     kind: Kind
     unit: str
@@ -135,6 +137,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bank(msgspec.Struct, frozen=True, kw_only=True):
+    """An mmapable array; see the top of the module."""
+
     name: str
     axis: Literal["cpu", "stripe", "one", "cgroup", "key"]
     rows: int
@@ -188,6 +192,8 @@ class StateMap(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sampler(msgspec.Struct, frozen=True, kw_only=True):
+    """A sampler, and what became of its events on this kernel."""
+
     name: str
     help: str
     file: str
@@ -210,6 +216,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that user space must know of a unit."""
+
     samplers: tuple[Sampler, ...]
     metrics: tuple[Metric, ...]
     banks: tuple[Bank, ...] = ()

@@ -52,7 +52,9 @@ def _statement(node: ast.Statement, body: Body) -> None:
 def _let(node: ast.Let, body: Body) -> None:
     found = check_expr(node.value, body)
     if node.name in BUILTINS:
-        body.sampler.diags.error("shadowed-builtin", f"`{node.name}` is built in and cannot be a variable", node.name_span)
+        body.sampler.diags.error(
+            "shadowed-builtin", f"`{node.name}` is built in and cannot be a variable", node.name_span
+        )
     if found is None:
         # The name exists all the same, so that its uses are not reported as well.
         body.names[node.name] = Value(ir.Const(0, ir.U64), literal=True)
@@ -148,7 +150,10 @@ def _stored(value: Value, type_: ir.Int, unit: str, node: ast.Expr, body: Body) 
         return None
     if not value.literal and integer_type(value).width > type_.width:
         diags.error(
-            "loses-width", f"a {integer_type(value)} does not fit a {type_}", node.span, hint=f"cut it off with `as {type_}`"
+            "loses-width",
+            f"a {integer_type(value)} does not fit a {type_}",
+            node.span,
+            hint=f"cut it off with `as {type_}`",
         )
         return None
     return convert(value, type_).expr
@@ -170,7 +175,9 @@ def _unit_fits(value: Value, unit: str, node: ast.Expr, body: Body, what: str) -
 # Metric updates
 
 
-def update(node: ast.Statement | ast.Measure, op: _UpdateOp, target: ast.MetricRef, amount: ast.Expr, body: Body) -> None:
+def update(
+    node: ast.Statement | ast.Measure, op: _UpdateOp, target: ast.MetricRef, amount: ast.Expr, body: Body
+) -> None:
     """`counter += n`, `gauge = n`, `histogram << n`."""
     value = check_value(amount, body)
     metric = find_metric(target, op, body)
@@ -222,7 +229,9 @@ def find_metric(target: ast.MetricRef, op: _UpdateOp, body: Body) -> MetricScope
         return None
     schema = metric.metric.schema
     if metric.metric.read:
-        sampler.diags.error("read-metric", f"`{target.name}` is read from a source, no event updates it", target.name_span)
+        sampler.diags.error(
+            "read-metric", f"`{target.name}` is read from a source, no event updates it", target.name_span
+        )
         return None
     if schema.kind != _VERBS[op][0]:
         right = next(verb for kind, verb in _VERBS.values() if kind == schema.kind)
@@ -247,7 +256,12 @@ def label_slot(target: ast.MetricRef, metric: MetricScope, body: Body) -> ir.Exp
     for label in labels:
         if label.name not in given:
             values = " | ".join(label.values[:6])
-            diags.error("missing-label", f"`{target.name}` needs the label `{label.name}`", target.span, hint=f"it is one of {values}")
+            diags.error(
+                "missing-label",
+                f"`{target.name}` needs the label `{label.name}`",
+                target.span,
+                hint=f"it is one of {values}",
+            )
             slot = None
             continue
         index = label_index(given[label.name].value, label.values, f"`{label.name}`", body)
@@ -269,7 +283,8 @@ def label_index(node: ast.Expr, values: Sequence[str], what: str, body: Body) ->
     """The index among a label's values of what an expression names."""
     diags = body.sampler.diags
     if isinstance(node, ast.Name) and node.name not in body.names and node.name not in values:
-        if not any(node.name in others for others in body.sampler.label_sets()):
+        known = any(node.name in others for others in body.sampler.label_sets())
+        if not known:
             hint = did_you_mean(node.name, (*values, *body.names)) or f"{what} is one of {' | '.join(values)}"
             diags.error("unknown-label-value", f"{what} has no value `{node.name}`", node.span, hint=hint)
             return None
@@ -314,7 +329,12 @@ def metric_row(target: ast.MetricRef, metric: MetricScope, body: Body) -> tuple[
     match dimension:
         case None:
             if target.keys:
-                diags.error("no-dimension", f"`{target.name}` has no dimension to index", target.span, hint="declare one with `by`")
+                diags.error(
+                    "no-dimension",
+                    f"`{target.name}` has no dimension to index",
+                    target.span,
+                    hint="declare one with `by`",
+                )
                 return None
             return ()
         case ByCpu():
@@ -412,5 +432,3 @@ def _shortened(text: Value) -> Value:
             return Value(ir.CString(pointer, limit))
         case _:
             return text
-
-

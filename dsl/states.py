@@ -14,9 +14,7 @@ def read_or(state: ir.State, key: ir.Expr, default: Value, *, take: bool, span: 
     type_ = state.fields[0].type
     local = body.local(state.name, type_)
     body.used.add(local.name)
-    body.out.append(
-        ir.ReadState(span, state, key, take, (local,), (), (), default=convert(default, type_).expr)
-    )
+    body.out.append(ir.ReadState(span, state, key, take, (local,), (), (), default=convert(default, type_).expr))
     unit = body.sampler.state_units.get(state.name, "")
     integer_type(default)
     return Value(local, unit)

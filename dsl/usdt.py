@@ -18,4 +18,6 @@ def notation_type(notation: str) -> ir.Int | None:
     if found is None:
         return None
     size = int(found["size"])
-    return {1: ir.Int(8, size < 0), 2: ir.Int(16, size < 0), 4: ir.Int(32, size < 0), 8: ir.Int(64, size < 0)}[abs(size)]
+    return {1: ir.Int(8, size < 0), 2: ir.Int(16, size < 0), 4: ir.Int(32, size < 0), 8: ir.Int(64, size < 0)}[
+        abs(size)
+    ]
