@@ -20,7 +20,7 @@ from dsl.hooks import Hook
 from dsl.interpret import OVERFLOW, Machine, Row
 from dsl.pipeline import target_of
 from dsl.plan import plan
-from dsl.run_tests import series_name
+from dsl.testing import series_name
 from rezolus.agent.formats import parse_cpulist
 from rezolus.bpf import syscall
 from rezolus.bpf.load import Loaded, Unit, load
