@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from sortedcontainers import SortedDict
+
 UNIT: Final = "unit.c"
 """What clang and the kernel call the C text."""
 
@@ -37,12 +39,13 @@ class SourceMap:
     """The C text as clang gets it, and where each of its lines comes from."""
 
     text: str
-    places: tuple[Place, ...]
-    """Per C line, from line 1 at index 0."""
+    stretches: SortedDict[int, Place]
+    """First C line of each stretch that comes from one `.rzl` line."""
 
     def place(self, c_line: int) -> Place:
-        """The `.rzl` line of a C line."""
-        return self.places[c_line - 1] if 0 < c_line <= len(self.places) else NOWHERE
+        """The `.rzl` line of a C line: that of the nearest directive above."""
+        index = self.stretches.bisect_right(c_line)
+        return self.stretches.peekitem(index - 1)[1] if index else NOWHERE
 
     def source(self, c_line: int) -> str:
         """The C line itself, trimmed."""
@@ -52,7 +55,8 @@ class SourceMap:
 
 def map_lines(text: str) -> SourceMap:
     """Replace the `#line` directives of a unit. A directive holds until the next one, however many C lines follow."""
-    lines, places = [], []
+    lines: list[str] = []
+    stretches: SortedDict[int, Place] = SortedDict()
     here = NOWHERE
     for number, line in enumerate(text.split("\n"), start=1):
         found = _DIRECTIVE.match(line)
@@ -61,5 +65,6 @@ def map_lines(text: str) -> SourceMap:
         else:
             here = Place(found[2] if found[2] is not None else here.file, int(found[1]))
             lines.append(f'#line {number + 1} "{UNIT}"')
-        places.append(here)
-    return SourceMap("\n".join(lines), tuple(places))
+            stretches[number] = here
+    stretches[len(lines) + 1] = NOWHERE
+    return SourceMap("\n".join(lines), stretches)
