@@ -304,7 +304,7 @@ class _Body:
         row = self._early_row(step, metric)
         parts = [self.x.use(part) for part in step.row] if isinstance(metric.schema.dimension, ByKey) else []
         self.x.use(value)
-        number = str(value.node.value) if isinstance(value.node, ir.Const) else bare(self.x.scalar(value))
+        number = str(value.node.value) if isinstance(value.node, ir.Const) else self.x.scalar(value)
         if update.op != "set" and isinstance(value.type, ir.Int) and value.type.signed:
             if not isinstance(value.node, ir.Const) or value.node.value < 0:
                 self._fail(f"{number} < 0", "range")
@@ -344,12 +344,12 @@ class _Body:
         words = metric.schema.cells * per_cell
         alone = not self.x.plan.is_shared(metric.schema.name, _literal(step.slot) if update.slot else 0)
         place = f"{row}->{metric.schema.name}"
-        amount = number
+        amount = bare(number)
         if update.op == "observe":
-            bucket = f"rezolus_bucket({number}, {metric.schema.power})"
+            bucket = f"rezolus_bucket({bare(number)}, {metric.schema.power})"
             index = bucket if slot is None else f"(u64){slot} * {per_cell} + {bucket}"
             amount = "1"
-        elif slot is None or _literal(step.slot) is not None:
+        elif words == 1 or slot is None or _literal(step.slot) is not None:
             index = ""
             place += f"[{_literal(step.slot) or 0}]" if words > 1 else ""
         else:

@@ -14,7 +14,7 @@ from typing import assert_never
 
 from dsl import ir
 from dsl.diagnostics import CompilerBug
-from dsl.emit_types import ABSENT, constant, ctype, operation, text_words, words_of
+from dsl.emit_types import ABSENT, constant, ctype, fits, number_type, operation, text_words, words_of
 from dsl.fuse import Block
 from dsl.storage import TableLayout
 from dsl.names import Names
@@ -36,6 +36,8 @@ class Scope:
     values: dict[Value, str] = field(default_factory=dict)
     lazy: dict[Value, tuple[str, str]] = field(default_factory=dict)
     """Declared, evaluated on demand: the variable, and the expression that is true once it is known."""
+    failed: dict[Value, str] = field(default_factory=dict)
+    """Of a value evaluated ahead that fails only on some condition: the variable that has the number of the reason, or 0."""
     passed: set[tuple[Value, ir.DiscardReason]] = field(default_factory=set)
     """Checks that have been made. A null check is known by the pointer."""
 
@@ -50,8 +52,6 @@ class Expressions:
     out: Writer
     names: Names
     scopes: list[Scope] = field(default_factory=lambda: [Scope()])
-    failed: dict[Value, str] = field(default_factory=dict)
-    """Of a value evaluated ahead that fails only on some condition: the variable that has the reason, plus one."""
     scratch: list[tuple[str, int]] = field(default_factory=list)
     """Buffers too big for the stack: name and words."""
 
@@ -100,7 +100,18 @@ class Expressions:
         if not isinstance(value.node, Memory) and value.node != ir.Builtin("now", ir.U64):
             flag = self.names.unique(f"{name}_known")
             self.out.line(f"bool {flag} = false;")
+        self._declare_failure(value, name)
         self.scopes[-1].lazy[value] = (name, flag)
+
+    def _declare_failure(self, value: Value, name: str) -> None:
+        """The variable that says whether and why an alternative failed, for a value evaluated before its checks."""
+        if any(_can_fail(choice) for choice in value.choices):
+            flag = self.names.unique(f"{name}_failed")
+            self.out.line(f"u32 {flag} = 0;")
+            self.scopes[-1].failed[value] = flag
+
+    def _failure(self, value: Value) -> str | None:
+        return next((scope.failed[value] for scope in reversed(self.scopes) if value in scope.failed), None)
 
     def define_argument(self, value: Value) -> None:
         """Declare an argument at the start of the program, if the context has it in one word."""
@@ -144,7 +155,7 @@ class Expressions:
         if known is None and self._lazy(value) is None:
             return self._define(value, checked=True)
         text = known or self.need(value)
-        flag = self.failed.get(value)
+        flag = self._failure(value)
         if flag is not None and not self._has_passed(value, "range"):
             for number, reason in _numbered(value):
                 self._fail(f"{flag} == {number}", reason)
@@ -248,9 +259,13 @@ class Expressions:
         """Declare a variable and give it its value."""
         if isinstance(value.type, ir.Text):
             name = self._buffer(value)
+            if not checked:
+                self._declare_failure(value, name)
             self._assign(value, name, checked=checked)
         else:
             name = self._name(value)
+            if not checked:
+                self._declare_failure(value, name)
             text = None if self._guards(value, checked=checked) else self._expression(value)
             if text is not None:
                 self.out.line(f"{self._declaration(value, name)} = {bare(text)};")
@@ -299,7 +314,7 @@ class Expressions:
             case ir.TableLookup():
                 self._look_up(value, node, name)
             case ir.Remap():
-                self._switch(self.scalar(value.operands[0]), node.pairs, name)
+                self._switch(value.operands[0], node.pairs, name)
             case ir.UsdtArg():
                 self._register(usdt_place(self.plan.target.arch, node.notation), node.type, name)
             case ir.Arg() | ir.ReturnValue():
@@ -417,7 +432,8 @@ class Expressions:
             first, second = self.need(left), self.need(right)
             if isinstance(left.type, ir.Pointer) or isinstance(right.type, ir.Pointer):
                 first, second = f"(u64){first}", f"(u64){second}"
-            return f"({first} {node.op} {second})"
+            text = f"({first} {node.op} {second})"
+            return f"REZOLUS_TRUTH{text}" if self._is_tracked(left) or self._is_tracked(right) else text
         if isinstance(type_, ir.Pointer):
             return f"((u64){self.scalar(left)} {node.op} (u64){self.scalar(right)})"
         if node.op in ("<<", ">>"):
@@ -574,11 +590,7 @@ class Expressions:
     def _choose(self, value: Value, name: str, *, checked: bool) -> None:
         """A value of which only one alternative may be evaluated."""
         node = value.node
-        flag = ""
-        if not checked and any(_can_fail(choice) for choice in value.choices):
-            flag = self.names.unique(f"{name}_failed")
-            self.out.line(f"u32 {flag} = 0;")
-            self.failed[value] = flag
+        flag = "" if checked else self._failure(value) or ""
         condition = self.need(value.operands[0])
         if isinstance(node, ir.Binary):
             if node.op == "||":
@@ -619,7 +631,7 @@ class Expressions:
         operand = self.scalar(value.operands[0])
         default = ABSENT if table.default is None else str(table.default)
         if layout is None:
-            self._switch(operand, table.mapping, name, default)
+            self._switch(value.operands[0], table.mapping, name, default)
             return
         tables = self.need(value.operands[1])
         number = self.names.unique(f"{name}_number")
@@ -632,15 +644,18 @@ class Expressions:
                 self.out.line(f"if ({name} == {layout.absent})")
                 self.out.line(f"    {name} = {ABSENT};")
 
-    def _switch(self, operand: str, pairs: tuple[tuple[int, int], ...], name: str, default: str = ABSENT) -> None:
-        self.out.line(f"{name} = {default};")
+    def _switch(self, operand: Value, pairs: tuple[tuple[int, int], ...], name: str, default: str = ABSENT) -> None:
+        type_ = number_type(operand.type)
         groups: dict[int, list[int]] = {}
         for number, symbol in dict(reversed(pairs)).items():
-            groups.setdefault(symbol, []).append(number)
-        with self.out.braces(f"switch ({operand})"):
+            if fits(number, type_):
+                groups.setdefault(symbol, []).append(number)
+        text = self.scalar(operand)
+        self.out.line(f"{name} = {default};")
+        with self.out.braces(f"switch ({bare(text)})"):
             for symbol in sorted(groups):
                 for number in sorted(groups[symbol]):
-                    self.out.line(f"case {number}:")
+                    self.out.line(f"case {constant(ir.Const(number, type_))}:")
                 self.out.line(f"    {name} = {symbol};")
                 self.out.line("    break;")
 

@@ -22,12 +22,28 @@ def constant(node: ir.Const) -> str:
     if width == 64:
         if value == -(1 << 63):
             return "(s64)0x8000000000000000ULL"
-        return f"{value}LL" if node.type.signed else f"{value}ULL"
+        return _signed(value, "LL") if node.type.signed else f"{value}ULL"
     if width == 32:
         if value == -(1 << 31):
             return "(s32)0x80000000U"
-        return str(value) if node.type.signed else f"{value}U"
-    return f"({ctype(node.type)}){value}"
+        return _signed(value, "") if node.type.signed else f"{value}U"
+    return f"({ctype(node.type)}){_signed(value, '')}"
+
+
+def _signed(value: int, suffix: str) -> str:
+    """Negative numbers in parentheses: a minus before them would make a decrement."""
+    return f"({value}{suffix})" if value < 0 else f"{value}{suffix}"
+
+
+def number_type(type_: ir.Type) -> ir.Int:
+    """An integer's type; an address is a number of 64 bits."""
+    return type_ if isinstance(type_, ir.Int) else ir.U64
+
+
+def fits(value: int, type_: ir.Int) -> bool:
+    """Whether a type has a number."""
+    low = -(1 << (type_.width - 1)) if type_.signed else 0
+    return low <= value < low + (1 << type_.width)
 
 
 def operation(type_: ir.Int, text: str, parts: tuple[str, str, str] | None = None) -> str:

@@ -5,6 +5,16 @@
 #ifndef REZOLUS_BASE_H
 #define REZOLUS_BASE_H
 
+/* Of generated code; what the source may mean is the checker's business. */
+#pragma clang diagnostic ignored "-Wconstant-logical-operand"
+#pragma clang diagnostic ignored "-Wparentheses-equality"
+#pragma clang diagnostic ignored "-Wswitch"
+#pragma clang diagnostic ignored "-Wswitch-bool"
+#pragma clang diagnostic ignored "-Wtautological-compare"
+#pragma clang diagnostic ignored "-Wshift-count-overflow"
+#pragma clang diagnostic ignored "-Wunused-label"
+#pragma clang diagnostic ignored "-Wunused-variable"
+
 #ifndef likely
 #define likely(condition) __builtin_expect(!!(condition), 1)
 #endif
@@ -27,6 +37,17 @@
         u64 typed = (u64)(pointer), plain = 0;                              \
         bpf_probe_read_kernel(&plain, sizeof(plain), &typed);               \
         plain;                                                              \
+    })
+
+/*
+ * A comparison of kernel pointers. The compiler would join it with others (`a == 0 && b == 0` as
+ * `(a | b) == 0`), which the verifier refuses for pointers.
+ */
+#define REZOLUS_TRUTH(comparison)                                           \
+    ({                                                                      \
+        u64 truth = (comparison);                                           \
+        REZOLUS_OPAQUE(truth);                                              \
+        (u32)truth;                                                         \
     })
 
 /* Signed division towards zero: LLVM has none for BPF and ends the process when asked for it. */
