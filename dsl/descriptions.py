@@ -41,6 +41,8 @@ class SamplerDescription:
     file: str
     line: int
     metrics: tuple[MetricDescription, ...]
+    attaches: bool
+    """Whether it counts at events; else all its metrics are read from files."""
 
 
 def describe_samplers(
@@ -80,7 +82,8 @@ def _sampler(node: ast.Sampler, shared: Mapping[str, ast.Table]) -> SamplerDescr
         for part in node.members
         if isinstance(part, ast.Metric)
     )
-    return SamplerDescription(node.name, node.help, node.span.source.path, node.span.line, metrics)
+    attaches = any(isinstance(part, ast.Handler | ast.Measure) for part in node.members)
+    return SamplerDescription(node.name, node.help, node.span.source.path, node.span.line, metrics, attaches)
 
 
 def _label(node: ast.LabelDecl, tables: Mapping[str, ast.Table]) -> Label:

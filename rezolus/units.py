@@ -1,4 +1,4 @@
-"""Durations, sizes and addresses as people write them, to and from numbers."""
+"""Durations, sizes and addresses as people write them, to and from numbers; measured values as people read them."""
 
 from __future__ import annotations
 
@@ -55,6 +55,33 @@ def parse_size(text: str) -> int:
     if total > _I64_MAX:
         raise ValueError(text)
     return total
+
+
+_TIMES = ((10**9, "s"), (10**6, "ms"), (10**3, "us"), (1, "ns"))
+_SIZES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+_COUNTS = ((10**12, "T"), (10**9, "G"), (10**6, "M"))
+
+
+def format_amount(value: float, unit: str, *, space: str = " ") -> str:
+    """A measured value in three digits: `1.24 ms` for `nanoseconds`, `64 KiB` for `bytes`, `22,862` or `1.5 M` for others.
+
+    `space` stands between the number and its scale.
+    """
+    if unit == "nanoseconds":
+        return _scaled(value, _TIMES, space)
+    if unit == "bytes":
+        return _scaled(value, _SIZES, space)
+    if abs(value) < _COUNTS[-1][0]:
+        return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return _scaled(value, _COUNTS, space)
+
+
+def _scaled(value: float, scales: tuple[tuple[int, str], ...], space: str) -> str:
+    """With the largest scale that leaves at least 1 before the point after rounding."""
+    factor, name = next((scale for scale in scales if round(abs(value), 9) >= 0.9995 * scale[0]), scales[-1])
+    number = value / factor
+    text = f"{number:,.0f}" if abs(number) >= 99.95 or number == int(number) else f"{number:.3g}"
+    return f"{text}{space}{name}"
 
 
 class Address(msgspec.Struct, frozen=True):

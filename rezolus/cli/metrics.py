@@ -74,7 +74,8 @@ def _own() -> SamplerDescription:
         MetricDescription(name, kind, unit, text, tuple(Label(label, ()) for label in labels), (), ("the agent",), 0)
         for kind, (name, unit, text), labels in own
     )
-    return SamplerDescription(selfmetrics.SAMPLER, "What the agent tells of itself and of each sampler", "", 0, metrics)
+    text = "What the agent tells of itself and of each sampler"
+    return SamplerDescription(selfmetrics.SAMPLER, text, "", 0, metrics, attaches=False)
 
 
 # As a page
