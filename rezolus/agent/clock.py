@@ -12,7 +12,8 @@ NS = 1_000_000_000
 
 LATE_FRACTION = 0.1
 """A tick that starts later than this share of the interval (at least `LATE_LEAST`) counts as late."""
-LATE_LEAST = 0.001
+LATE_LEAST = 0.002
+"""Seconds. The event loop wakes at whole milliseconds, so nothing finer is ours to promise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from dsl.schema import ByCapture, ByCpu, Dimension, FromSource, Kind, Metric, Op
 from rezolus.agent.parts import cell_labels, make_series
@@ -10,38 +11,58 @@ from rezolus.agent.sources import COUNT, Instance, SourceReader, Table
 from rezolus.reading import ABSENT_GAUGE, U64, Series
 
 _MASK = 2**64 - 1
+SINGLE: tuple[Instance, ...] = ((),)
+"""The instances of a source without captures."""
 
 
 class AbsentError(Exception):
     """An operand has no value now, or a division by zero."""
 
 
-def evaluate(ops: Sequence[Op], tables: Mapping[str, Table], instance: Instance) -> int:
-    """The value at one instance; raises AbsentError."""
+Value = Callable[[Instance], int]
+"""The value of an expression at one instance of its source; raises AbsentError."""
+
+
+def compile_ops(ops: Sequence[Op], tables: Mapping[str, Table]) -> Value:
+    """A postfix expression as a function. Most are one column, perhaps times a constant: these take no detour."""
+    match ops:
+        case [Op(op="load" | "count")]:
+            return _loader(ops[0], tables)
+        case [Op(op="load"), Op(op="const", number=factor), Op(op="mul")]:
+            load = _loader(ops[0], tables)
+            return lambda instance: load(instance) * factor
+        case _:
+            return partial(_evaluate, ops, {op: _loader(op, tables) for op in ops if op.source})
+
+
+def _loader(op: Op, tables: Mapping[str, Table]) -> Value:
+    table, key = tables[op.source], COUNT if op.op == "count" else op.key
+
+    def load(instance: Instance) -> int:
+        rows = table.rows
+        row = rows.get(instance)
+        if row is None:
+            # A source without captures has one row, the same for every instance.
+            row = rows.get(())
+        value = None if row is None else row.get(key)
+        if value is None:
+            raise AbsentError
+        return value
+
+    return load
+
+
+def _evaluate(ops: Sequence[Op], loaders: Mapping[Op, Value], instance: Instance) -> int:
     stack: list[int] = []
     for op in ops:
-        match op.op:
-            case "load":
-                stack.append(_load(tables[op.source], op.key, instance))
-            case "count":
-                stack.append(_load(tables[op.source], COUNT, instance))
-            case "const":
-                stack.append(op.number)
-            case _:
-                right = stack.pop()
-                stack.append(_combine(op.op, stack.pop(), right))
+        if op.source:
+            stack.append(loaders[op](instance))
+        elif op.op == "const":
+            stack.append(op.number)
+        else:
+            right = stack.pop()
+            stack.append(_combine(op.op, stack.pop(), right))
     return stack.pop()
-
-
-def _load(table: Table, key: str, instance: Instance) -> int:
-    row = table.rows.get(instance)
-    if row is None:
-        # A source without captures has one row, the same for every instance.
-        row = table.rows.get(())
-    value = None if row is None else row.get(key)
-    if value is None:
-        raise AbsentError
-    return value
 
 
 def _combine(op: str, left: int, right: int) -> int:
@@ -67,11 +88,11 @@ class SourcePart:
         self.kind: Kind = metric.kind
         self._metric = metric
         self._cells = tuple(cell_labels(metric))
-        self._expressions = storage.values
-        self._tables = reader.tables
+        self._expressions = [compile_ops(ops, reader.tables) for ops in storage.values]
         names = list(dict.fromkeys(op.source for ops in storage.values for op in ops if op.source))
         self._leading = [reader.tables[name] for name in names]
         self._label_names = _label_names(metric.dimension)
+        self._low, self._high = (0, _MASK) if self.kind == "counter" else (ABSENT_GAUGE + 1, 2**63 - 1)
         self._instances: tuple[Instance, ...] = ()
         self._keys: list[tuple[int, Instance]] = []
         self._values: dict[tuple[int, Instance], int] = {}
@@ -86,9 +107,9 @@ class SourcePart:
         self._instances = instances
         before = self._values
         values: dict[tuple[int, Instance], int] = {}
-        for cell, ops in enumerate(self._expressions):
+        for cell, expression in enumerate(self._expressions):
             for instance in instances:
-                value = self._value(ops, instance)
+                value = self._value(expression, instance)
                 if value is not None:
                     values[cell, instance] = value
                 elif (cell, instance) in before:
@@ -108,20 +129,22 @@ class SourcePart:
         for at, value in enumerate(self._values.values()):
             out[at] = value & _MASK
 
-    def _value(self, ops: Sequence[Op], instance: Instance) -> int | None:
+    def _value(self, expression: Value, instance: Instance) -> int | None:
         try:
-            value = evaluate(ops, self._tables, instance) if self._label_names else self._total(ops)
+            value = expression(instance) if self._label_names else self._total(expression)
         except AbsentError:
             return None
-        low, high = (0, _MASK) if self.kind == "counter" else (ABSENT_GAUGE + 1, 2**63 - 1)
-        return value if low <= value <= high else None
+        return value if self._low <= value <= self._high else None
 
-    def _total(self, ops: Sequence[Op]) -> int:
+    def _total(self, expression: Value) -> int:
         """A metric without a dimension: the sum over all instances of its source."""
+        instances = self._source_instances()
+        if not instances:
+            return expression(())
         values = []
-        for instance in self._source_instances() or ((),):
+        for instance in instances:
             try:
-                values.append(evaluate(ops, self._tables, instance))
+                values.append(expression(instance))
             except AbsentError:
                 continue
         if not values:
@@ -129,12 +152,12 @@ class SourcePart:
         return sum(values)
 
     def _current_instances(self) -> tuple[Instance, ...]:
-        return self._source_instances() if self._label_names else ((),)
+        return self._source_instances() if self._label_names else SINGLE
 
     def _source_instances(self) -> tuple[Instance, ...]:
         """Of the first source that has several; a source without captures has the one instance ()."""
         for table in self._leading:
-            if table.instances and table.instances != ((),):
+            if table.instances and table.instances is not SINGLE and table.instances != SINGLE:
                 return table.instances
         return ()
 

@@ -115,3 +115,13 @@ def test_costs_come_from_the_kernel(tmp_path: Path) -> None:
         sampler = next(sampler for sampler in running.get("/samplers") if sampler["name"] == "switches")
         assert sampler["cost"]["events_per_second"] > 0
         assert 1 < sampler["cost"]["ns_per_event"] < 1_000_000
+
+
+def test_sigterm_ends_a_daemon_that_is_still_loading(tmp_path: Path) -> None:
+    with daemon(tmp_path, "--stall") as running:
+        eventually(lambda: len(children(running.helper)) == 1)
+        (loader,) = children(running.helper)
+        assert running.get("/status")["loading"] is True
+        running.process.send_signal(signal.SIGTERM)
+        assert running.wait() == 0
+        eventually(lambda: gone(running.helper) and gone(loader))
