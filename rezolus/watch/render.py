@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,10 +91,35 @@ def _idle(frame: Frame, room: Room) -> Iterator[Text]:
 
 def _body(frame: Frame, room: Room, top: int) -> list[Text]:
     lines: list[Text] = []
-    for section in frame.sections:
-        if section.rows:
-            lines += _section(section, room, top)
+    shown = [section for section in frame.sections if section.rows]
+    for single, group in itertools.groupby(shown, key=_is_single):
+        if single:
+            lines += _singles(list(group), room)
+        else:
+            for section in group:
+                lines += _section(section, room, top)
     return lines
+
+
+def _is_single(section: Section) -> bool:
+    """Whether a metric is one number."""
+    return not section.labels and section.metric.kind != "histogram"
+
+
+def _singles(sections: Sequence[Section], room: Room) -> Iterator[Text]:
+    """Metrics of one number each, as one table."""
+    longest = max(cell_len(section.metric.name) for section in sections)
+    width = max(_LABELS_LEAST, min(longest + 2, room.width - 2 * _NUMBER))
+    yield Text()
+    if any(section.metric.kind == "counter" for section in sections):
+        yield _one_line(" " * width + _numbers("rate", "total"), "dim")
+    for section in sections:
+        unit, row = section.metric.unit, section.rows[0]
+        rate = _rate(row.rate, unit) if section.metric.kind == "counter" else ""
+        line = Text(_cut(section.metric.name, width), style="bold", no_wrap=True, overflow="ellipsis")
+        line.append(_numbers(rate, format_amount(row.value, unit)), style="not bold")
+        line.append(f"  {section.metric.help}", style="not bold dim")
+        yield line
 
 
 def _section(section: Section, room: Room, top: int) -> Iterator[Text]:
@@ -115,7 +141,20 @@ def _section(section: Section, room: Room, top: int) -> Iterator[Text]:
     for label, row in zip(labels[1:], rows, strict=True):
         yield _row(section, label, row, width, axis, room)
     if len(section.rows) > len(rows):
-        yield Text(f"  {len(section.rows) - len(rows)} more", style="dim")
+        yield _rest(section, section.rows[len(rows) :], width)
+
+
+def _rest(section: Section, rows: Sequence[Row], width: int) -> Text:
+    """What is not shown, added up where that means something."""
+    text = _cut(f"  {len(rows)} more", width)
+    unit = section.metric.unit
+    if section.metric.kind == "counter":
+        text += _numbers(
+            _rate(sum(row.rate for row in rows), unit), format_amount(sum(row.value for row in rows), unit)
+        )
+    elif section.metric.kind == "histogram":
+        text += _numbers(_rate(sum(row.rate for row in rows), ""))
+    return _one_line(text, "dim")
 
 
 def _title(section: Section) -> Text:
@@ -132,7 +171,7 @@ def _columns(section: Section, labels: str, width: int, axis: Axis | None) -> Te
             names = ("value",)
         case "histogram":
             names = ("rate", *_QUANTILES)
-    line = _cut(f"  {labels}", width) + "".join(name.rjust(_NUMBER) for name in names)
+    line = _cut(f"  {labels}", width) + _numbers(*names)
     if axis:
         line += f"  {axis.marks(section.metric.unit)}"
     return Text(line, style="dim", no_wrap=True, overflow="crop")
@@ -150,10 +189,14 @@ def _row(section: Section, labels: str, row: Row, width: int, axis: Axis | None,
             numbers = [_rate(row.rate, ""), *(format_amount(value, unit) for value in values)]
     quiet = section.metric.kind != "gauge" and not row.recent
     line = Text(_cut(f"  {labels}", width), style="dim" if quiet else "", no_wrap=True, overflow="crop")
-    line.append("".join(f" {number}".rjust(_NUMBER) for number in numbers))
+    line.append(_numbers(*numbers))
     if axis and row.spread:
         line.append(f"  {axis.bar(row.spread.octaves, ascii_only=room.ascii_only)}", style="cyan")
     return line
+
+
+def _numbers(*texts: str) -> str:
+    return "".join(f" {text}".rjust(_NUMBER) for text in texts)
 
 
 def _rate(value: float, unit: str) -> str:

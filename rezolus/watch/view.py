@@ -82,7 +82,7 @@ class Printer:
 
     def show(self, lines: list[Text]) -> None:
         for line in lines:
-            self._console.print(line, crop=False)
+            self._console.print(line, soft_wrap=True)
         self._console.print()
         self._console.file.flush()
 
