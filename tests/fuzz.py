@@ -65,12 +65,26 @@ def _batch(first: int, count: int) -> list[tuple[int, str]]:
     return [(seed, "\n".join(str(item) for item in found)) for seed, found in results if found]
 
 
-def _explain(seed: int) -> str:
-    from tests.ir_strategies import seeded_case
+def _explain(seed: int, *, reduce: bool) -> str:
+    """The program and the events of a seed; with `reduce` as few of them as still disagree."""
+    from dsl.diagnostics import CompilerBug
+    from rezolus.bpf.compile import CompileError
+    from tests.ir_strategies import Case, seeded_case
     from tests.ir_text import unit_text
-    from tests.oracle import task_offsets
+    from tests.oracle import differences, task_offsets
+    from tests.reduce import reduced
+
+    def fails(case: Case) -> bool:
+        try:
+            return bool(differences([case])[0])
+        except CompileError:
+            return True
+        except CompilerBug:
+            return False  # made too small to be a program
 
     case = seeded_case(seed, prefix=f"t{seed}", task_offsets=task_offsets())
+    if reduce:
+        case = reduced(case, fails)
     firings = "\n".join(f"{firing.event}{firing.args}" for firing in case.firings)
     return f"{unit_text(case.unit)}\n{firings}"
 
@@ -80,6 +94,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("count", type=int, nargs="?", default=1000, metavar="N")
     parser.add_argument("--seed", type=int, default=None, help="first seed (a random one)")
+    parser.add_argument("--reduce", action="store_true", help="shrink what fails, some seconds for each part")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--batch", type=int, nargs=2, metavar=("FIRST", "COUNT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -91,7 +106,7 @@ def main() -> int:
     failed = 0
     for seed, text in fuzz(first, options.count, jobs=options.jobs):
         failed += 1
-        print(f"\nseed {seed}:\n{text}\n{_explain(seed)}", flush=True)
+        print(f"\nseed {seed}:\n{text}\n{_explain(seed, reduce=options.reduce)}", flush=True)
     print(f"{options.count - failed} agree, {failed} do not")
     return 1 if failed else 0
 
