@@ -132,7 +132,8 @@ class Expressions:
         """A value for a statement: everything that can fail on the way to it is checked first."""
         if isinstance(value.node, ir.Element):
             self.use(value.operands[0])
-            self._check(value, "null")
+            if "null" in value.reasons:
+                self._check(value, "null")
             self.use(value.operands[1])
             self._check(value, "range")
             return self.need(value)
@@ -611,7 +612,7 @@ class Expressions:
             nonlocal used
             used = True
             number = next(number for number, other in _numbered(value) if other == reason)
-            with self.out.braces(f"if (unlikely({condition}))"):
+            with self.out.braces(f"if (unlikely(REZOLUS_TRUTH({condition})))"):
                 self.out.line(f"{flag} = {number};")
                 self.out.line(f"goto {label};")
 
@@ -639,6 +640,7 @@ class Expressions:
         self.out.line(f"REZOLUS_OPAQUE({number});")
         self.out.line(f"{name} = {default};")
         with self.out.braces(f"if ({number} < {len(layout.entries)})"):
+            self.out.line(f"REZOLUS_INDEX({number}, {(1 << (len(layout.entries) - 1).bit_length()) - 1});")
             self.out.line(f"{name} = {tables}->{node.table}[{number}];")
             if table.default is None:
                 self.out.line(f"if ({name} == {layout.absent})")

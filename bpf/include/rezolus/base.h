@@ -29,6 +29,12 @@
 #define REZOLUS_OPAQUE(number) asm volatile("" : "+r"(number))
 
 /*
+ * Leaves a number that is known to be at most `mask` (2^n - 1) as it is, but makes the verifier (6.11+)
+ * forget that it is another number plus a constant, which it would take for an offset of the pointer.
+ */
+#define REZOLUS_INDEX(number, mask) asm volatile("%0 &= %1" : "+r"(number) : "i"(mask))
+
+/*
  * A kernel pointer as a plain number. The verifier refuses arithmetic on pointers whose type it
  * knows; what was read from memory it takes for a number.
  */
