@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from dsl.btf import Btf, BtfError
-from dsl.facts import Arch, Capability, ModuleBtfs, TargetFacts, TracepointFormats, btf_tracepoints
+from dsl.facts import Arch, Binary, Capability, ModuleBtfs, TargetFacts, TracepointFormats, btf_tracepoints
 from rezolus.agent.capabilities import probe_capabilities
-from rezolus.agent.userland import probe_binaries
 from rezolus.errors import UserError
 
 _ARCHES: Final[Mapping[str, Arch]] = {"x86_64": "x86_64", "aarch64": "aarch64"}
@@ -68,8 +67,17 @@ def probe(
         functions=_functions(tracefs, capabilities),
         capabilities=capabilities,
         cgroup_v1=_cpu_is_v1(proc),
-        binaries=probe_binaries(binaries),
+        binaries=_look_into(binaries),
     )
+
+
+def _look_into(binaries: Iterable[str]) -> Mapping[str, Binary]:
+    names = tuple(binaries)
+    if not names:
+        return {}
+    from rezolus.agent.userland import probe_binaries  # reading ELF files takes 20 ms to import
+
+    return probe_binaries(names)
 
 
 def _read(path: Path) -> str:
