@@ -6,13 +6,12 @@ import pytest
 
 from tests import fuzz
 
-PROGRAMS = 200
-SHARES = 4
+PROGRAMS = 150
+BATCH = 25
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", range(SHARES))
-def test_generated_programs_load_and_leave_what_the_interpreter_says(share: int) -> None:
-    count = PROGRAMS // SHARES
-    failures = list(fuzz.fuzz(share * count, count, batch=count))
+def test_generated_programs_load_and_leave_what_the_interpreter_says() -> None:
+    """Every program that is well typed is accepted by the verifier, and its counters, gauges, histograms and discards agree."""
+    failures = list(fuzz.fuzz(0, PROGRAMS, batch=BATCH))
     assert failures == [], "\n".join(f"seed {seed}: {text}" for seed, text in failures)
