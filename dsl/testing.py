@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from dsl import ir
 from dsl.interpret import CPUS, Machine, Row
 from dsl.schema import Metric
 from dsl.source import Span
+from dsl.units import SUFFIXES
 
 __all__ = ["Mismatch", "Outcome", "run_tests", "series_name"]
+
+_MAX_NOTES = 8
+"""A metric with many series would bury what it got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,16 @@ class Mismatch:
     notes: tuple[str, ...] = ()
     """What may explain it: discarded samples, the series that do have values."""
 
+    @property
+    def place(self) -> str:
+        """`FILE:LINE`."""
+        return f"{self.span.source.path}:{self.span.line}"
+
+    @property
+    def line(self) -> str:
+        """The line of the source that says what was expected."""
+        return self.span.source.line(self.span.line).strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -30,6 +45,16 @@ class Outcome:
 
     test: ir.Test
     mismatches: tuple[Mismatch, ...]
+
+    @property
+    def place(self) -> str:
+        """Where the test begins, `FILE:LINE`."""
+        return f"{self.test.span.source.path}:{self.test.span.line}"
+
+    @property
+    def name(self) -> str:
+        """What the source calls it."""
+        return self.test.name
 
     @property
     def passed(self) -> bool:
@@ -65,17 +90,23 @@ def _compare(machine: Machine, metric: ir.Metric, step: ir.TestExpect) -> Mismat
         as_list = step.is_list
     if sorted(got) == sorted(step.values):
         return None
-    return Mismatch(
-        step.span,
-        _shown(step.values, as_list=as_list),
-        _shown(got, as_list=as_list),
-        tuple(_notes(machine, metric, step)),
-    )
+    unit = metric.schema.unit
+    notes = tuple(islice(_notes(machine, metric, step), _MAX_NOTES))
+    return Mismatch(step.span, _shown(step.values, unit, as_list=as_list), _shown(got, unit, as_list=as_list), notes)
 
 
-def _shown(values: Sequence[int], *, as_list: bool) -> str:
-    text = ", ".join(str(value) for value in sorted(values))
+def _shown(values: Sequence[int], unit: str, *, as_list: bool) -> str:
+    text = ", ".join(_written(value, unit) for value in sorted(values))
     return f"[{text}]" if as_list else text
+
+
+def _written(value: int, unit: str) -> str:
+    """A number as the language writes it: with the largest suffix of its unit that divides it."""
+    fitting = [(factor, suffix) for suffix, (factor, of) in SUFFIXES.items() if of == unit and value % factor == 0]
+    if not fitting or not value:
+        return str(value)
+    factor, suffix = max(fitting)
+    return f"{value // factor}{suffix}"
 
 
 def _notes(machine: Machine, metric: ir.Metric, step: ir.TestExpect) -> Iterator[str]:
@@ -95,9 +126,9 @@ def _reading(machine: Machine, metric: ir.Metric, slot: int, row: Row) -> str:
     name = metric.schema.name
     if metric.schema.kind == "histogram":
         observed = machine.observations(name, slot, row)
-        return _shown(observed, as_list=True) if observed else ""
+        return _shown(observed, metric.schema.unit, as_list=True) if observed else ""
     value = machine.value(name, slot, row)
-    return str(value) if value else ""
+    return _written(value, metric.schema.unit) if value else ""
 
 
 def series_name(schema: Metric, slot: int, row: Row) -> str:

@@ -11,7 +11,6 @@ from rezolus.cli.target import TargetOptions, facts_for, target_options
 
 if TYPE_CHECKING:
     from dsl import Outcome
-    from dsl.source import Span
 
 
 @click.command()
@@ -54,13 +53,9 @@ def _run(names: tuple[Path, ...], target: TargetOptions) -> tuple[Outcome, ...]:
 
 
 def _show(outcome: Outcome) -> None:
-    print(f"{'pass' if outcome.passed else 'FAIL'} {_place(outcome.test.span)}: {outcome.test.name}")
+    print(f"{'pass' if outcome.passed else 'FAIL'} {outcome.place}: {outcome.name}")
     for mismatch in outcome.mismatches:
-        print(f"     {_place(mismatch.span)}: {mismatch.span.source.line(mismatch.span.line).strip()}")
+        print(f"     {mismatch.place}: {mismatch.line}")
         print(f"         expected {mismatch.expected}, got {mismatch.got}")
         for note in mismatch.notes:
             print(f"         {note}")
-
-
-def _place(span: Span) -> str:
-    return f"{span.source.path}:{span.line}"

@@ -71,7 +71,7 @@ def test_an_expectation_that_does_not_hold_is_shown_with_its_line_and_what_expla
         "         shifts{busy: no} is 2",
         "FAIL shift.rzl:19: time goes backwards",
         "     shift.rzl:23: expect pause == [1us]",
-        "         expected [1000], got []",
+        "         expected [1us], got []",
         "         sampler cpu_shift discarded 1 (clock)",
         "0 passed, 2 failed",
     ]
