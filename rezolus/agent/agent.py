@@ -155,7 +155,7 @@ class Agent:
         self.loading, self.load_error = True, None
         try:
             if self._helper is not None:
-                handover, fds = await self._helper.load()
+                handover, fds = await _load(self._helper)
         except LoadError as error:
             self.load_error = str(error)
             log.error("%s", error)  # noqa: TRY400 - for the user: what happened, without a traceback
@@ -243,6 +243,17 @@ def _hierarchy(root: str) -> str | None:
         return find_hierarchy((Path(root) / "proc/self/mounts").read_text())
     except OSError:
         return None
+
+
+async def _load(helper: Helper) -> tuple[Handover, dict[str, int]]:
+    """Load; when the loader crashes, once more without what makes it crash."""
+    try:
+        return await helper.load()
+    except LoadError as error:
+        if not error.crashed:
+            raise
+        log.warning("%s; looking for the sampler at fault", error)
+        return await helper.load(carefully=True)
 
 
 def _nothing() -> Handover:

@@ -19,15 +19,19 @@ from rezolus.errors import UserError
 
 log = logging.getLogger(__name__)
 
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGTRAP})
+
 _FD_BYTES = struct.calcsize("i")
 
 
 class LoadError(UserError):
     """No programs could be loaded; `partial` is what the loader had told before it failed."""
 
-    def __init__(self, message: str, partial: Handover | None = None) -> None:
+    def __init__(self, message: str, partial: Handover | None = None, *, crashed: bool = False) -> None:
         super().__init__(message)
         self.partial = partial
+        self.crashed = crashed
+        """Whether it was a crash, as of a compiler that does not like what it is given."""
 
 
 class Helper:
@@ -67,11 +71,15 @@ class Helper:
                 self._ended[command].set()
         log.warning("the root helper is gone: what runs goes on, but nothing can be loaded again until a restart")
 
-    async def load(self) -> tuple[Handover, dict[str, int]]:
-        """Have everything compiled, loaded and attached; the descriptors are the caller's. Raises LoadError."""
-        self._ended[supervisor.LOAD] = trio.Event()
-        if not self._loading:
-            await self._ask(supervisor.LOAD)
+    async def load(self, *, carefully: bool = False) -> tuple[Handover, dict[str, int]]:
+        """Have everything compiled, loaded and attached; the descriptors are the caller's. Raises LoadError.
+
+        `carefully`: find and leave out samplers over which the compiler crashes, which takes a while.
+        """
+        if not self._loading:  # else it may have ended already
+            self._ended[supervisor.LOAD] = trio.Event()
+            self._status.pop(supervisor.LOAD, None)
+            await self._ask(supervisor.LOAD_CAREFULLY if carefully else supervisor.LOAD)
         self._loading = False
         channel = await self._channel(supervisor.LOAD)
         partial: Handover | None = None
@@ -83,7 +91,9 @@ class Helper:
                 partial = first
                 whole, fds = await _in_thread(channel)
             except HandoverError as error:
-                raise LoadError(await self._why(supervisor.LOAD, str(error)), partial) from error
+                reason = await self._why(supervisor.LOAD, str(error))
+                crashed = -self._status.get(supervisor.LOAD, 0) in CRASHES
+                raise LoadError(reason, partial, crashed=crashed) from error
         if whole.failure:
             raise LoadError(whole.failure, partial)
         return whole, fds

@@ -6,7 +6,9 @@ the `.rzl` line of the message or else by trying each alone, and everything is c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -15,7 +17,7 @@ from dsl.schema import Program, Sampler, Schema
 from rezolus.agent.handover import Problem, ProgramReport, SamplerBrief
 from rezolus.bpf import syscall
 from rezolus.bpf.attach import AttachError, attach
-from rezolus.bpf.compile import CompileError, Message
+from rezolus.bpf.compile import BccMissingError, CompileError, Message
 from rezolus.bpf.load import BtfId, Failure, Loaded, Unit, load
 from rezolus.bpf.stats import read_fdinfo
 
@@ -93,6 +95,32 @@ def _load(unit: CompiledUnit, btf_id: BtfId, log_fd: int | None) -> Loaded:
     if not unit.schema.programs:
         return Loaded()
     return load(Unit(unit.text, unit.schema.programs, unit.schema.maps), btf_id, attached=False, log_fd=log_fd)
+
+
+def find_crashing(compile_samplers: Compile, btf_id: BtfId) -> frozenset[str]:
+    """The samplers over which the C compiler crashes, found by halving; each attempt is a process of its own."""
+    names = _using_programs(compile_samplers(lambda _: True).schema)
+
+    def search(some: tuple[str, ...]) -> frozenset[str]:
+        if not some or _survives(compile_samplers, btf_id, some):
+            return frozenset()
+        if len(some) == 1:
+            return frozenset(some)
+        middle = len(some) // 2
+        return search(some[:middle]) | search(some[middle:])
+
+    return search(names)
+
+
+def _survives(compile_samplers: Compile, btf_id: BtfId, names: tuple[str, ...]) -> bool:
+    """Whether a process that compiles and loads just these samplers lives through it; errors do not count."""
+    unit = compile_samplers(names.__contains__)
+    pid = os.fork()
+    if pid == 0:
+        with suppress(CompileError, BccMissingError):
+            _load(unit, btf_id, None)
+        os._exit(0)
+    return not os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
 Attempt = Callable[[Enabled], Loaded]

@@ -26,17 +26,18 @@ LATE_ENCODINGS = ("ascii", "idna", "latin-1", "utf-8", "unicode_escape")
 def children(config_path: Path) -> supervisor.Children:
     """What the helper starts for the daemon with this configuration."""
     return supervisor.Children(
-        load=partial(_load, config_path=config_path), work=partial(_work, config_path=config_path)
+        load=partial(_load, config_path=config_path, careful=False),
+        work=partial(_work, config_path=config_path),
+        load_carefully=partial(_load, config_path=config_path, careful=True),
     )
 
 
-def _load(channel: socket.socket, config_path: Path) -> None:
-    from rezolus.agent.loader import (
-        run_loader,  # here the loader becomes big, the helper it was forked from stays small
-    )
+def _load(channel: socket.socket, config_path: Path, *, careful: bool) -> None:
+    # Here the loader becomes big; the helper that it was forked from stays small.
+    from rezolus.agent.loader import run_loader
     from rezolus.agent.prepare import prepare
 
-    run_loader(channel, partial(prepare, config_path))
+    run_loader(channel, partial(prepare, config_path), careful=careful)
 
 
 def _work(channel: socket.socket, config_path: Path) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from dsl.schema import FromSource, Schema
 from rezolus.agent.handover import Handover, Problem, SamplerBrief
-from rezolus.agent.isolate import Compile, CompiledUnit, Enabled, Isolated, load_isolated
+from rezolus.agent.isolate import Compile, CompiledUnit, Enabled, Isolated, find_crashing, load_isolated
 from rezolus.bpf.attach import online_cpus
 from rezolus.bpf.compile import BccMissingError
 from rezolus.bpf.handover import send
@@ -48,10 +48,13 @@ class Prepared:
 Prepare = Callable[[], Prepared]
 
 
-def run_loader(channel: socket.socket, prepare: Prepare) -> None:
-    """Do the loader's whole work and return; the process is then to end. What goes wrong is told to the daemon."""
+def run_loader(channel: socket.socket, prepare: Prepare, *, careful: bool = False) -> None:
+    """Do the loader's whole work and return; the process is then to end. What goes wrong is told to the daemon.
+
+    `careful`: first find the samplers over which the compiler crashes, as it did, and leave them out.
+    """
     try:
-        _run(channel, prepare)
+        _run(channel, prepare, careful=careful)
     except OSError as error:
         if error.errno != errno.EPIPE:  # else nobody is there to be told
             _fail(channel, f"{error.filename or 'the loader'}: {(error.strerror or str(error)).lower()}")
@@ -67,12 +70,14 @@ def _fail(channel: socket.socket, reason: str) -> None:
     send(channel, Handover(schema=Schema(samplers=(), metrics=()), failure=reason, privileged=privileged()))
 
 
-def _run(channel: socket.socket, prepare: Prepare) -> None:
+def _run(channel: socket.socket, prepare: Prepare, *, careful: bool) -> None:
     times = _Times()
     prepared = prepare()
     times.mark("prepare")
     prepared.compile_samplers = remembering(prepared.compile_samplers)
     prepared.compile_samplers = _without_unwanted(prepared)
+    if careful and not prepared.refused:
+        _leave_out_crashing(prepared)
     schema = prepared.compile_samplers(lambda _: True).schema
     times.mark("compile")
     send(channel, _handover(prepared, files_only(schema)))
@@ -170,6 +175,20 @@ def _without_unwanted(prepared: Prepared) -> Compile:
         if sampler.name in unwanted
     )
     return lambda enabled: inner(lambda name: name not in unwanted and enabled(name))
+
+
+def _leave_out_crashing(prepared: Prepared) -> None:
+    inner = prepared.compile_samplers
+    crashing = find_crashing(inner, prepared.btf_id)
+    for sampler in inner(lambda _: True).schema.samplers:
+        if sampler.name in crashing:
+            file, line = sampler.file, sampler.line
+            prepared.absent.append(SamplerBrief(name=sampler.name, state="failed", file=file, line=line))
+            problem = "the C compiler crashes over this sampler; please report it together with the file"
+            prepared.problems.append(
+                Problem(stage="compile", sampler=sampler.name, message=problem, file=file, line=line)
+            )
+    prepared.compile_samplers = lambda enabled: inner(lambda name: name not in crashing and enabled(name))
 
 
 def _handover(prepared: Prepared, schema: Schema) -> Handover:

@@ -6,6 +6,7 @@ single bytes and nothing more: no byte that came over the network is ever looked
 | from the daemon | the helper |
 |---|---|
 | `L` | starts a loader; answers `L` with the socket on which the loader will speak |
+| `C` | the same, for a loader that takes precautions, after one crashed |
 | `S` | has the kernel time BPF programs until `s` |
 | `W` | starts a worker: modules imported as root, then unprivileged; answers `W` with its socket |
 
@@ -29,6 +30,7 @@ from rezolus.agent.privileges import die_with_parent, name_process
 from rezolus.bpf import syscall
 
 LOAD = b"L"
+LOAD_CAREFULLY = b"C"
 STATS_ON = b"S"
 STATS_OFF = b"s"
 WORK = b"W"
@@ -47,6 +49,8 @@ class Children:
 
     load: Child
     work: Child
+    load_carefully: Child | None = None
+    """None: as `load`."""
 
 
 def spawn_helper(children: Children) -> socket.socket:
@@ -107,6 +111,8 @@ class _Helper:
         """Carry out one command; false at the end of the connection."""
         if command == LOAD:
             self._start(command, self._children.load)
+        elif command == LOAD_CAREFULLY:
+            self._start(LOAD, self._children.load_carefully or self._children.load)
         elif command == WORK:
             self._start(command, self._children.work)
         elif command == STATS_ON:

@@ -43,11 +43,13 @@ def main() -> None:
     parser.add_argument("--stats", default="hold")
     parser.add_argument("--interval", type=float, default=0.1)
     arguments = parser.parse_args()
-    control = start_helper(Children(load=partial(_load, arguments=arguments), work=lambda channel: None))
+    load = partial(_load, arguments=arguments, careful=False)
+    carefully = partial(_load, arguments=arguments, careful=True)
+    control = start_helper(Children(load=load, work=lambda channel: None, load_carefully=carefully))
     _run(control, arguments, began)
 
 
-def _load(channel: socket.socket, arguments: argparse.Namespace) -> None:
+def _load(channel: socket.socket, arguments: argparse.Namespace, *, careful: bool) -> None:
     from dsl.btf import Btf
     from rezolus.agent.formats import parse_cpulist
     from rezolus.agent.loader import Prepared, privileged, run_loader
@@ -74,7 +76,7 @@ def _load(channel: socket.socket, arguments: argparse.Namespace) -> None:
 
     if arguments.stall:
         prepare = partial(_stalling, prepare)
-    run_loader(channel, prepare)
+    run_loader(channel, prepare, careful=careful)
 
 
 def _stalling(prepare: Callable[[], Prepared]) -> Prepared:

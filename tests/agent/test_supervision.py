@@ -100,6 +100,15 @@ def test_a_bad_sampler_is_left_out_and_the_others_run(tmp_path: Path, how: str) 
         assert {samplers[name]["health"] for name in ("switches", "waker", "files")} == {"healthy"}
 
 
+def test_a_sampler_that_crashes_the_compiler_is_left_out_and_the_others_run(tmp_path: Path) -> None:
+    with daemon(tmp_path, "--broken", "groups=crash") as running:
+        running.reading(lambda values: values.get(SWITCHES, 0) > 0)
+        samplers = {sampler["name"]: sampler for sampler in running.get("/samplers")}
+        assert samplers["groups"]["state"] == "failed"
+        assert "the C compiler crashes over this sampler" in samplers["groups"]["error"]
+        assert {samplers[name]["health"] for name in ("switches", "waker", "files")} == {"healthy"}
+
+
 def test_sigterm_ends_everything_within_a_second(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
         running.reading()
