@@ -387,7 +387,7 @@ def _rebind(statements: tuple[ir.Statement, ...], metrics: Mapping[str, ir.Metri
     found: list[ir.Statement] = []
     for node in statements:
         match node:
-            case ir.Update():
+            case ir.Update() | ir.ForgetKey():
                 found.append(replace(node, metric=metrics[node.metric.schema.name]))
             case ir.If() | ir.ReadState():
                 then, otherwise = _rebind(node.then, metrics), _rebind(node.otherwise, metrics)

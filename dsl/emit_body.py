@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from dsl import ir
 from dsl.diagnostics import CompilerBug
 from dsl.emit_expr import Expressions, Fail, bare
-from dsl.emit_types import ctype, words_of
+from dsl.emit_types import amount, ctype, words_of
 from dsl.fuse import CPU, Block, Step, bank_name
 from dsl.storage import TaskLayout, buckets
 from dsl.number import Memory, Value
@@ -41,6 +41,8 @@ class _Label:
 class _Body:
     x: Expressions
     alone: bool
+    made: set[Value] = field(default_factory=set)
+    """Tasks for which an entry may have been made by now."""
 
     def block(self, block: Block, end: _Label | None) -> None:
         """Statements in order. `end` is behind the last of them, for what abandons the rest; None at the root."""
@@ -124,6 +126,10 @@ class _Body:
             case ir.Update():
                 with self._abandonable(step):
                     self._update(step, statement)
+            case ir.ForgetKey():
+                with self._abandonable(step):
+                    key = self._build_key(step, statement.metric, [self.x.use(part) for part in step.row])
+                    self.x.out.line(f"{bank_name(statement.metric)}_forget({key});")
             case _:
                 assert_never(statement)
 
@@ -169,7 +175,7 @@ class _Body:
         if step.memory is None:
             raise CompilerBug("state without a key")
         if state.kind == "task":
-            entry = self.x.use(step.memory)
+            entry = self._find(step.memory)
             place, bit = self._presence(state, entry)
             return entry, f"{entry} && ({place} & {bit})" if bit else f"{entry} && {place}"
         key = self._key(step, state)
@@ -177,6 +183,18 @@ class _Body:
         name = state_map(state)
         self.x.out.line(f"struct {name}_entry *{entry} = {name}.lookup(&{key});")
         return entry, entry
+
+    def _find(self, task: Value) -> str:
+        """The entry of a task, or null.
+
+        That there is none is no longer certain when one has been made for a task known by another expression:
+        in `sched_switch`, `current` is `prev`.
+        """
+        entry = self.x.use(task)
+        if self.made - {task}:
+            self.x.out.line(f"if (!{entry})")
+            self.x.out.line(f"    {entry} = task_find({self.x.task(task.operands[0])});")
+        return entry
 
     def _key(self, step: Step, state: ir.State) -> str:
         if step.memory is None:
@@ -257,6 +275,7 @@ class _Body:
         task = self.x.task(step.head[0].operands[0])
         self.x.out.line(f"if (!{entry})")
         self.x.out.line(f"    {entry} = task_make({task});")
+        self.made.add(step.head[0])
         with self.x.out.braces(f"if (likely({entry}))"):
             for member, item, value in zip(self._members(state), state.fields, values, strict=True):
                 self.x.out.line(f"{entry}->{member} = {value};")
@@ -290,7 +309,7 @@ class _Body:
         if state.kind == "hash":
             self.x.out.line(f"{state_map(state)}.delete(&{self._key(step, state)});")
             return
-        entry = self.x.use(step.head[0])
+        entry = self._find(step.head[0])
         with self.x.out.braces(f"if ({entry})"):
             self._clear(step, state, entry, "")
 
@@ -304,7 +323,7 @@ class _Body:
         row = self._early_row(step, metric)
         parts = [self.x.use(part) for part in step.row] if isinstance(metric.schema.dimension, ByKey) else []
         self.x.use(value)
-        number = str(value.node.value) if isinstance(value.node, ir.Const) else self.x.scalar(value)
+        number = amount(value.node) if isinstance(value.node, ir.Const) else self.x.scalar(value)
         if update.op != "set" and isinstance(value.type, ir.Int) and value.type.signed:
             if not isinstance(value.node, ir.Const) or value.node.value < 0:
                 self._fail(f"{number} < 0", "range")
@@ -344,19 +363,19 @@ class _Body:
         words = metric.schema.cells * per_cell
         alone = not self.x.plan.is_shared(metric.schema.name, _literal(step.slot) if update.slot else 0)
         place = f"{row}->{metric.schema.name}"
-        amount = bare(number)
+        by = bare(number)
         if update.op == "observe":
             bucket = f"rezolus_bucket({bare(number)}, {metric.schema.power})"
             index = bucket if slot is None else f"(u64){slot} * {per_cell} + {bucket}"
-            amount = "1"
+            by = "1"
         elif words == 1 or slot is None or _literal(step.slot) is not None:
             index = ""
             place += f"[{_literal(step.slot) or 0}]" if words > 1 else ""
         else:
             index = f"(u64){slot}"
-        text = f"{place} = {amount};" if update.op == "set" else None
+        text = f"{place} = {by};" if update.op == "set" else None
         if not index:
-            self.x.out.line(text or self._add(place, amount, alone=alone))
+            self.x.out.line(text or self._add(place, by, alone=alone))
             return
         at = self.x.names.unique("at")
         self.x.out.line(f"u64 {at} = {index};")
@@ -364,7 +383,7 @@ class _Body:
         self.x.out.line(f"if ({at} < {words})")
         place = f"{place}[{at}]"
         self.x.out.line(
-            "    " + (f"{place} = {amount};" if update.op == "set" else self._add(place, amount, alone=alone))
+            "    " + (f"{place} = {by};" if update.op == "set" else self._add(place, by, alone=alone))
         )
 
     def _update_keyed(self, step: Step, update: ir.Update, slot: str | None, parts: list[str], number: str) -> None:

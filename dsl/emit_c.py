@@ -9,10 +9,10 @@ from dsl import ir
 from dsl.emit_body import emit_body
 from dsl.emit_expr import Expressions
 from dsl.emit_types import ctype
-from dsl.storage import BankLayout, Member, TableLayout, TaskLayout
 from dsl.names import Names
 from dsl.plan import Plan, Program, state_map
 from dsl.schema import CGROUP_NAMES, CGROUP_ROWS, ByKey
+from dsl.storage import BankLayout, Member, TableLayout, TaskLayout
 from dsl.structures import Structures
 from dsl.writer import Writer
 
@@ -198,27 +198,52 @@ def _keys(plan: Plan, item: BankLayout, number: int) -> list[str]:
         end = part.offset + part.size
     if end < item.bank.key_size:
         lines.append(f"    char rest[{item.bank.key_size - end}];")
-    limit = dimension.limit
-    return [
-        *lines,
-        "};",
+    limit, forgets = dimension.limit, name in plan.forgotten
+    maps = [
         f'BPF_F_TABLE("array", u32, struct {name}_key, {name}_keys, {item.bank.rows}, {MMAPABLE});',
         f'BPF_F_TABLE("hash", struct {name}_key, u32, {name}_slots, {limit}, 0);',
-        f"static inline u32 {name}_slot(struct {name}_key *key)",
+        *([f'BPF_QUEUESTACK("queue", {name}_free, u32, {item.bank.rows}, 0);'] if forgets else []),
+    ]
+    functions = [*_claim_slot(name, limit, number, forgets=forgets), *_find_slot(name, limit, forgets=forgets)]
+    if forgets:
+        used = max(member.offset + member.words for member in item.members)
+        functions += _forget_slot(name, used)
+    return [*lines, "};", *maps, *functions]
+
+
+def _claim_slot(name: str, limit: int, number: int, *, forgets: bool) -> list[str]:
+    """A row for a new key: one that a forgotten key gave back, else the next that was never used, else the overflow."""
+    recycled = [f"    u32 slot = {limit};", f"    if (!{name}_free.pop(&slot))", "        return slot;"]
+    return [
+        f"static inline u32 {name}_claim(void)",
         "{",
-        f"    u32 *found = {name}_slots.lookup(key);",
-        "    if (likely(found))",
-        "        return *found;",
+        *(recycled if forgets else []),
         f"    u32 counter = {number};",
         "    u64 *next = key_next.lookup(&counter);",
         f"    if (!next || *next >= {limit})",
         f"        return {limit};",
         "    u64 claimed = __sync_fetch_and_add(next, 1);",
-        f"    if (claimed >= {limit})",
+        f"    return claimed < {limit} ? claimed : {limit};",
+        "}",
+    ]
+
+
+def _find_slot(name: str, limit: int, *, forgets: bool) -> list[str]:
+    # The clock is a number that a row has not had before: user space sees by it that the row changed hands.
+    generation = "bpf_ktime_get_ns() | 1" if forgets else "1"
+    give_back = [f"        {name}_free.push(&slot, 0);"] if forgets else []
+    return [
+        f"static inline u32 {name}_slot(struct {name}_key *key)",
+        "{",
+        f"    u32 *found = {name}_slots.lookup(key);",
+        "    if (likely(found))",
+        "        return *found;",
+        f"    u32 slot = {name}_claim();",
+        f"    if (slot >= {limit})",
         f"        return {limit};",
-        "    u32 slot = claimed;",
         f"    if ({name}_slots.insert(key, &slot)) {{",
-        "        /* Another CPU was first with this key; the row claimed here stays empty. */",
+        f"        /* Another CPU was first with this key; the row claimed here {'goes back' if forgets else 'stays empty'}. */",
+        *give_back,
         f"        found = {name}_slots.lookup(key);",
         f"        return found ? *found : {limit};",
         "    }",
@@ -227,9 +252,31 @@ def _keys(plan: Plan, item: BankLayout, number: int) -> list[str]:
         "    if (place && row) {",
         "        *place = *key;",
         '        asm volatile("" ::: "memory");',
-        "        row->used = 1;",
+        f"        row->used = {generation};",
         "    }",
         "    return slot;",
+        "}",
+    ]
+
+
+def _forget_slot(name: str, words: int) -> list[str]:
+    """Give a key's row back. An event on another CPU that found the row just before may still count into it."""
+    return [
+        f"static inline void {name}_forget(struct {name}_key *key)",
+        "{",
+        f"    u32 *found = {name}_slots.lookup(key);",
+        "    if (!found)",
+        "        return;",
+        "    u32 slot = *found;",
+        f"    if ({name}_slots.delete(key))",
+        "        return;",
+        f"    u64 *row = (u64 *){name}_row_at(slot);",
+        "    if (row) {",
+        "#pragma unroll",
+        f"        for (int word = 0; word < {words}; word++)",
+        "            row[word] = 0;",
+        "    }",
+        f"    {name}_free.push(&slot, 0);",
         "}",
     ]
 

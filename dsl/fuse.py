@@ -14,7 +14,7 @@ from typing import Literal, assert_never
 
 from dsl import ir
 from dsl.hooks import Hook
-from dsl.number import Bound, Graph, Memory, Value
+from dsl.number import Bound, Graph, Memory, Value, root
 from dsl.schema import ByCgroup, ByCpu, ByKey
 
 Mode = Literal["eager", "lazy"]
@@ -162,12 +162,15 @@ class _Builder:
                 return Step(self.handler, statement, (key, *numbers), memory=key, row=numbers)
             case ir.Update():
                 return self._update(statement, env)
+            case ir.ForgetKey():
+                row = tuple(self.graph.number(part, env) for part in statement.row)
+                return Step(self.handler, statement, row, row=row)
             case _:
                 assert_never(statement)
 
     def _key(self, state: ir.State, key: ir.Expr, env: Mapping[str, Value]) -> Value:
         value = self.graph.number(key, env)
-        return self.graph.node(Memory("task"), (value,)) if state.kind == "task" else value
+        return self.graph.node(Memory("task"), (root(value),)) if state.kind == "task" else value
 
     def _read(self, statement: ir.ReadState, env: dict[str, Value]) -> Step:
         key = self._key(statement.state, statement.key, env)

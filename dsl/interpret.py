@@ -211,8 +211,22 @@ class _Run:
                 self._memory(statement.state).entries.pop(self._key(statement.state, statement.key), None)
             case ir.Update():
                 self._update(statement)
+            case ir.ForgetKey():
+                self._forget_key(statement)
             case _:
                 assert_never(statement)
+
+    def _forget_key(self, statement: ir.ForgetKey) -> None:
+        dimension = statement.metric.schema.dimension
+        if not isinstance(dimension, ByKey):
+            raise CompilerBug(f"{statement.metric.schema.name} has no keys to forget", statement.span)
+        row: Row = tuple(self._key_part(e, f) for e, f in zip(statement.row, dimension.fields, strict=True))
+        series = self.world.series[statement.metric.schema.name]
+        if row in series.keys:
+            series.keys.remove(row)
+            for cell in range(statement.metric.schema.cells):
+                series.values.pop((cell, row), None)
+                series.observed.pop((cell, row), None)
 
     def _read(self, statement: ir.ReadState) -> None:
         key = self._key(statement.state, statement.key)

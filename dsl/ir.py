@@ -401,7 +401,19 @@ class Update:
     value: Expr
 
 
-Statement = Let | If | ReadState | StoreState | ForgetState | Update
+@_node
+class ForgetKey:
+    """Give back the row of an open-ended key: its series ends, and the row can serve another key. Nothing happens without one.
+
+    `row` is as in `Update`.
+    """
+
+    span: Span
+    metric: Metric
+    row: tuple[Expr, ...]
+
+
+Statement = Let | If | ReadState | StoreState | ForgetState | Update | ForgetKey
 
 
 # Definitions

@@ -11,9 +11,9 @@ import msgspec
 from dsl import ir, schema
 from dsl.fuse import Fused, Step, bank_name, fuse
 from dsl.hooks import Hook
-from dsl.storage import STRIPES, BankLayout, TableLayout, TaskLayout, lay_out_banks, lay_out_table, lay_out_tasks
 from dsl.names import function_names
 from dsl.number import Memory, Value, failures
+from dsl.storage import STRIPES, BankLayout, TableLayout, TaskLayout, lay_out_banks, lay_out_table, lay_out_tasks
 from dsl.weigh import weights
 
 __all__ = ["Plan", "Program", "Target", "plan"]
@@ -76,6 +76,12 @@ class Plan:
     shared: frozenset[tuple[str, int | None]]
     """Metrics, and which of their label combinations (None: any), whose words more than one program or CPU may write at a time."""
 
+    @property
+    def forgotten(self) -> frozenset[str]:
+        """Metrics of which some program gives keys back."""
+        steps = (step.statement for program in self.programs for step in program.fused.steps())
+        return frozenset(item.metric.schema.name for item in steps if isinstance(item, ir.ForgetKey))
+
     def bank(self, name: str) -> BankLayout:
         """A bank by name."""
         return next(item for item in self.banks if item.bank.name == name)
@@ -127,6 +133,8 @@ def _maps(draft: Plan) -> tuple[str, ...]:
             names.append(schema.CGROUP_NAMES)
         if item.bank.axis == "key":
             names += [f"{item.bank.name}_keys", f"{item.bank.name}_slots"]
+            if item.bank.name in draft.forgotten:
+                names.append(f"{item.bank.name}_free")
     if any(item.bank.axis == "key" for item in draft.banks):
         names.append("key_next")
     if draft.tasks:

@@ -161,6 +161,8 @@ def _states(fused: Fused) -> Iterator[str]:
                 seen[f"store {state.sampler}.{state.name} ({state_map(state)})"] = None
             case ir.ForgetState(state=state):
                 seen[f"forget {state.sampler}.{state.name} ({state_map(state)})"] = None
+            case ir.ForgetKey(metric=metric):
+                seen[f"forget a key of {metric.schema.name}"] = None
             case ir.ReadState(state=state, take=take):
                 seen[f"{'take' if take else 'read'} {state.sampler}.{state.name} ({state_map(state)})"] = None
             case _:
@@ -175,6 +177,8 @@ def _maps(plan: Plan) -> Iterator[tuple[str, int, str]]:
         if bank.axis == "key":
             yield f"{bank.name}_keys", bank.rows * bank.key_size, f"keys, {bank.key_size} bytes each"
             yield f"{bank.name}_slots", (bank.rows - 1) * (bank.key_size + 4), "rows by key"
+            if bank.name in plan.forgotten:
+                yield f"{bank.name}_free", bank.rows * 4, "rows without a key"
         if bank.axis == "cgroup":
             yield "cgroup_names", bank.rows * 216, "names of cgroups"
     if plan.tasks:

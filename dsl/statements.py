@@ -116,10 +116,31 @@ def _state(read: ast.Index, body: Body) -> ir.State | None:
 
 
 def _forget(node: ast.Forget, body: Body) -> None:
+    base = node.target.base
+    if isinstance(base, ast.Name) and base.name in body.sampler.metrics:
+        _forget_key(node, base, body.sampler.metrics[base.name], body)
+        return
     state = _state(node.target, body)
     key = check_state_key(state, node.target, body) if state else None
     if state is not None and key is not None:
         body.out.append(ir.ForgetState(node.span, state, key))
+
+
+_FORGET_WORDS = 64
+"""Cells of a row that can be set back in one go."""
+
+
+def _forget_key(node: ast.Forget, name: ast.Name, metric: MetricScope, body: Body) -> None:
+    schema, diags = metric.metric.schema, body.sampler.diags
+    if not isinstance(schema.dimension, ByKey):
+        diags.error("no-dimension", f"`{schema.name}` has no open-ended keys to forget", node.span)
+        return
+    if schema.kind == "histogram" or schema.cells > _FORGET_WORDS:
+        diags.error("metric-too-large", f"keys of `{schema.name}` cannot be forgotten: too many values each", node.span)
+        return
+    row = metric_row(ast.MetricRef(node.target.span, schema.name, name.span, node.target.keys, ()), metric, body)
+    if row is not None:
+        body.out.append(ir.ForgetKey(node.span, metric.metric, row))
 
 
 def _store(node: ast.Assign, body: Body) -> None:

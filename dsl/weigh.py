@@ -57,6 +57,8 @@ def _statement(step: Step) -> int:
             return 10 if state.kind == "task" else 120
         case ir.ForgetState(state=state):
             return 10 if state.kind == "task" else 800
+        case ir.ForgetKey():
+            return 1500
         case ir.Update(op="observe"):
             return 60
         case ir.Update(metric=metric):

@@ -134,26 +134,26 @@ def read_identity(names_map: U64, row: int, serial: int) -> CgroupIdentity | Non
 
 
 class KeyRows:
-    """Rows of open-ended keys in order of first appearance; the last row is the overflow."""
+    """Rows that have an open-ended key now; the last row is the overflow. A row may change hands (`forget`)."""
 
     def __init__(self, bank: U64, keys: npt.NDArray[np.uint8], fields: tuple[KeyField, ...]) -> None:
         self._bank = bank
         self._flags = bank[:-1, 0]
         self._keys = keys
         self._fields = fields
-        self._seen = 0
+        self._seen = np.zeros(self._flags.shape, dtype=np.uint64)
         self._overflow = False
         self.rows: Index = np.zeros(0, dtype=np.intp)
         self.series: Index = self.rows
         self.labels: tuple[Labels, ...] = ()
 
     def poll(self) -> bool:
-        seen = int(np.count_nonzero(self._flags))
+        seen = self._flags.copy()
         overflow = bool(self._bank[-1, 1:].any())
-        if seen == self._seen and overflow == self._overflow:
+        if overflow == self._overflow and np.array_equal(seen, self._seen):
             return False
         self._seen, self._overflow = seen, overflow
-        rows = np.flatnonzero(self._flags).tolist()
+        rows = np.flatnonzero(seen).tolist()
         index: dict[tuple[str, ...], int] = {}
         series = [index.setdefault(self._key(row), len(index)) for row in rows]
         if overflow:
