@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dsl.code_examples import EXAMPLES, Example
+    from dsl.code_examples import Example, as_file, examples
     from dsl.codes import CODES
     from dsl.descriptions import MetricDescription, SamplerDescription, describe_samplers
     from dsl.diagnostics import CompileError, CompilerBug, Diagnostic, render, render_all
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _HOME = {
     "CODES": "dsl.codes",
-    "EXAMPLES": "dsl.code_examples",
     "Checked": "dsl.pipeline",
     "CompileError": "dsl.diagnostics",
     "Compiled": "dsl.pipeline",
@@ -34,11 +33,13 @@ _HOME = {
     "Outcome": "dsl.testing",
     "Parsed": "dsl.pipeline",
     "SamplerDescription": "dsl.descriptions",
+    "as_file": "dsl.code_examples",
     "check_each": "dsl.pipeline",
     "check_files": "dsl.pipeline",
     "compile_unit": "dsl.pipeline",
     "describe_samplers": "dsl.descriptions",
     "did_you_mean": "dsl.suggest",
+    "examples": "dsl.code_examples",
     "format_text": "dsl.format",
     "parse_files": "dsl.pipeline",
     "plan_text": "dsl.readable",
@@ -50,7 +51,6 @@ _HOME = {
 
 __all__ = [
     "CODES",
-    "EXAMPLES",
     "Checked",
     "CompileError",
     "Compiled",
@@ -62,11 +62,13 @@ __all__ = [
     "Outcome",
     "Parsed",
     "SamplerDescription",
+    "as_file",
     "check_each",
     "check_files",
     "compile_unit",
     "describe_samplers",
     "did_you_mean",
+    "examples",
     "format_text",
     "parse_files",
     "plan_text",

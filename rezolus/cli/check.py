@@ -110,14 +110,14 @@ def _count(number: int, what: str) -> str:
 
 def explanation(code: str) -> str:
     """What a diagnostic code means, with a text that gets it. UserError for what is no code."""
-    from dsl import CODES, EXAMPLES, did_you_mean
+    from dsl import CODES, did_you_mean, examples
 
     name = code.strip().removeprefix("error[").removeprefix("warning[").removesuffix("]")
     if name not in CODES:
         hint = did_you_mean(name, CODES) or f"the codes are {', '.join(CODES)}"
         raise UserError(f"no error or warning has the code `{name}`; {hint}")
     lines = [f"{name}: {CODES[name]}"]
-    example = EXAMPLES.get(name)
+    example = examples().get(name)
     if example is not None:
         for title, text in (("wrong", example.wrong), ("right", example.right)):
             if text:
