@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dsl.code_examples import Example, as_file, examples
     from dsl.codes import CODES
-    from dsl.descriptions import MetricDescription, SamplerDescription, describe_samplers
+    from dsl.descriptions import MetricDescription, SamplerDescription, describe_samplers, incomplete_files
     from dsl.diagnostics import CompileError, CompilerBug, Diagnostic, render, render_all
     from dsl.format import format_text
     from dsl.pipeline import Checked, Compiled, Parsed, check_each, check_files, compile_unit, parse_files
@@ -41,6 +41,7 @@ _HOME = {
     "did_you_mean": "dsl.suggest",
     "examples": "dsl.code_examples",
     "format_text": "dsl.format",
+    "incomplete_files": "dsl.descriptions",
     "parse_files": "dsl.pipeline",
     "plan_text": "dsl.readable",
     "readable_c": "dsl.readable",
@@ -70,6 +71,7 @@ __all__ = [
     "did_you_mean",
     "examples",
     "format_text",
+    "incomplete_files",
     "parse_files",
     "plan_text",
     "readable_c",

@@ -56,6 +56,15 @@ def describe_samplers(
     return tuple(found)
 
 
+def incomplete_files(modules: Iterable[ast.Module], used: Mapping[ast.Use, ast.Module]) -> frozenset[str]:
+    """Files that use one which is missing or does not parse."""
+    return frozenset(
+        module.source.path
+        for module in modules
+        if any(isinstance(item, ast.Use) and item not in used for item in module.items)
+    )
+
+
 def _tables(module: ast.Module, used: Mapping[ast.Use, ast.Module]) -> dict[str, ast.Table]:
     """Tables that every sampler of a file sees."""
     tables: dict[str, ast.Table] = {}

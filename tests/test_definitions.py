@@ -12,7 +12,9 @@ from rezolus.errors import UserError
 def test_patterns_stand_for_their_files_in_order_and_each_file_once(tmp_path: Path) -> None:
     for name in ("b.rzl", "a.rzl", "[odd].rzl"):
         (tmp_path / name).write_text("")
-    found = definitions.find_files([tmp_path / "b.rzl", f"{tmp_path}/*.rzl", tmp_path / "[odd].rzl", tmp_path / "no*.rzl"])
+    found = definitions.find_files(
+        [tmp_path / "b.rzl", f"{tmp_path}/*.rzl", tmp_path / "[odd].rzl", tmp_path / "no*.rzl"]
+    )
     assert [Path(path).name for path in found] == ["b.rzl", "[odd].rzl", "a.rzl", "no*.rzl"]
 
 

@@ -55,7 +55,8 @@ def check(names: tuple[Path, ...], target: TargetOptions) -> int:
     _print_good(parsed, diagnostics, wrong)
     errors = sum(item.severity == "error" for item in diagnostics)
     if errors > 1:
-        print(f"{errors} errors in {_count(len(wrong), 'file')}", file=sys.stderr)
+        places = {item.span.source.path for item in diagnostics if item.severity == "error"}
+        print(f"{errors} errors in {_count(len(places), 'file')}", file=sys.stderr)
     return 1 if errors or read.unreadable else 0
 
 
@@ -81,11 +82,11 @@ def print_diagnostics(diagnostics: tuple[Diagnostic, ...]) -> None:
 
 def _files_with_errors(parsed: Parsed, diagnostics: tuple[Diagnostic, ...]) -> set[str]:
     """Also those that use a file with errors."""
+    from dsl import incomplete_files
+
     wrong = {item.span.source.path for item in diagnostics if item.severity == "error"}
-    for use, module in parsed.used.items():
-        if module.source.path in wrong:
-            wrong.add(use.span.source.path)
-    return wrong
+    users = {use.span.source.path for use, module in parsed.used.items() if module.source.path in wrong}
+    return wrong | users | incomplete_files(parsed.modules, parsed.used)
 
 
 def _print_good(parsed: Parsed, diagnostics: tuple[Diagnostic, ...], wrong: set[str]) -> None:

@@ -47,11 +47,11 @@ def test_all_errors_of_all_files_are_reported_and_good_files_are_called_so(tmp_p
     heads = [line for line in done.stderr.splitlines() if "error" in line]
     assert heads[0] == "error: none.rzl: no such file or directory"
     assert "bad.rzl:3:8: error[unknown-event]: this kernel has no tracepoint `sched_swich`" in heads
-    assert "bad.rzl:4:40: error[unknown-field]: `task_struct` has no member `pidd`" in heads
+    assert any(line.startswith("bad.rzl:4:40: error[unknown-field]: ") for line in heads)
     assert any(line.startswith("bad.rzl:4:52: error[unknown-metric]: ") for line in heads)
     assert any(line.startswith("broken.rzl:") for line in heads)
     assert heads[-1].endswith("errors in 2 files")
-    assert "    on sched_swich { bad_switches += 1 }\n           ^~~~~~~~~~~" in done.stderr.replace("        on", "    on")
+    assert "        on sched_swich { bad_switches += 1 }\n           ^~~~~~~~~~~\n" in done.stderr
     assert "hint: did you mean `sched_switch`?" in done.stderr
 
 
@@ -139,10 +139,13 @@ def test_files_are_checked_for_another_kernel(tmp_path: Path) -> None:
     btf = tmp_path / "5.10.btf"
     btf.write_bytes(data)
     file = tmp_path / "newer.rzl"
-    file.write_text('sampler s "S" {\n    counter c "C"\n    on sched_switch(_, prev) when prev.__state == 0 { c += 1 }\n}\n')
+    file.write_text(
+        'sampler s "S" {\n    counter c "C"\n    on sched_switch(_, prev) when prev.__state == 0 { c += 1 }\n}\n'
+    )
     done = rezolus("check", file, "--btf", btf)
     assert done.returncode == 1
-    assert "error[unknown-field]: `task_struct` has no member `__state`" in done.stderr
+    assert "newer.rzl:3:40: error[unknown-field]: " in done.stderr
+    assert "hint: did you mean `state`?" in done.stderr
     assert rezolus("check", "probes/scheduler.rzl", "--btf", btf, "--arch", "aarch64").returncode == 0
 
 
@@ -154,6 +157,6 @@ def test_options_of_another_kernel_need_its_types(option: tuple[str, str]) -> No
 
 
 def test_types_that_are_none_are_refused(tmp_path: Path) -> None:
-    done = rezolus("check", "probes/scheduler.rzl", "--btf", "README.md", cwd=ROOT)
+    done = rezolus("check", "probes/scheduler.rzl", "--btf", "LICENSE-MIT", cwd=ROOT)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: README.md")
+    assert done.stderr.startswith("error: LICENSE-MIT")
