@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import assert_never
 
 from dsl import ir
@@ -41,8 +41,6 @@ class _Label:
 class _Body:
     x: Expressions
     alone: bool
-    made: set[Value] = field(default_factory=set)
-    """Tasks for which an entry may have been made by now."""
 
     def block(self, block: Block, end: _Label | None) -> None:
         """Statements in order. `end` is behind the last of them, for what abandons the rest; None at the root."""
@@ -175,7 +173,7 @@ class _Body:
         if step.memory is None:
             raise CompilerBug("state without a key")
         if state.kind == "task":
-            entry = self._find(step.memory)
+            entry = self.x.use(step.memory)
             place, bit = self._presence(state, entry)
             return entry, f"{entry} && ({place} & {bit})" if bit else f"{entry} && {place}"
         key = self._key(step, state)
@@ -184,17 +182,19 @@ class _Body:
         self.x.out.line(f"struct {name}_entry *{entry} = {name}.lookup(&{key});")
         return entry, entry
 
-    def _find(self, task: Value) -> str:
-        """The entry of a task, or null.
+    def _make(self, step: Step, entry: str) -> None:
+        """Make the entry of a task that has none.
 
-        That there is none is no longer certain when one has been made for a task known by another expression:
-        in `sched_switch`, `current` is `prev`.
+        Other entries that were not there may be the same one, of a task known by another expression as well: in
+        `sched_switch`, `current` is `prev`.
         """
-        entry = self.x.use(task)
-        if self.made - {task}:
-            self.x.out.line(f"if (!{entry})")
-            self.x.out.line(f"    {entry} = task_find({self.x.task(task.operands[0])});")
-        return entry
+        mine = step.head[0]
+        with self.x.out.braces(f"if (!{entry})"):
+            self.x.out.line(f"{entry} = task_make({self.x.task(mine.operands[0])});")
+            for other, name in self.x.known_tasks():
+                if other is not mine:
+                    self.x.out.line(f"if (!{name} && {self.x.need(other.operands[0])})")
+                    self.x.out.line(f"    {name} = task_find({self.x.task(other.operands[0])});")
 
     def _key(self, step: Step, state: ir.State) -> str:
         if step.memory is None:
@@ -272,10 +272,7 @@ class _Body:
             return
         entry = self.x.use(step.head[0])
         values = [self.x.use(value) for value in step.row]
-        task = self.x.task(step.head[0].operands[0])
-        self.x.out.line(f"if (!{entry})")
-        self.x.out.line(f"    {entry} = task_make({task});")
-        self.made.add(step.head[0])
+        self._make(step, entry)
         with self.x.out.braces(f"if (likely({entry}))"):
             for member, item, value in zip(self._members(state), state.fields, values, strict=True):
                 self.x.out.line(f"{entry}->{member} = {value};")
@@ -309,7 +306,7 @@ class _Body:
         if state.kind == "hash":
             self.x.out.line(f"{state_map(state)}.delete(&{self._key(step, state)});")
             return
-        entry = self._find(step.head[0])
+        entry = self.x.use(step.head[0])
         with self.x.out.braces(f"if ({entry})"):
             self._clear(step, state, entry, "")
 

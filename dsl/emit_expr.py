@@ -18,7 +18,7 @@ from dsl.emit_types import ABSENT, constant, ctype, fits, number_type, operation
 from dsl.fuse import Block
 from dsl.storage import TableLayout
 from dsl.names import Names
-from dsl.number import Bound, Memory, Value, failures
+from dsl.number import Bound, Memory, Value, failures, root
 from dsl.plan import BTF_KINDS, STACK_WORDS, Plan, Program, is_plain
 from dsl.registers import RETURN_VALUE, Place, argument, usdt_place
 from dsl.structures import Structures
@@ -70,6 +70,11 @@ class Expressions:
             if value in scope.values:
                 return scope.values[value]
         return None
+
+    def known_tasks(self) -> list[tuple[Value, str]]:
+        """The entries of tasks that have been looked for, with their variables."""
+        found = {value: name for scope in self.scopes for value, name in scope.values.items()}
+        return [(value, name) for value, name in found.items() if value.node == Memory("task")]
 
     def _lazy(self, value: Value) -> tuple[str, str] | None:
         return next((scope.lazy[value] for scope in reversed(self.scopes) if value in scope.lazy), None)
@@ -356,7 +361,9 @@ class Expressions:
             case ir.Convert():
                 return f"({ctype(node.type)}){self._operand(operands[0], node.type)}"
             case ir.Unary():
-                return operation(node.type, f"{node.op}{self.scalar(operands[0])}")
+                text = self.scalar(operands[0])
+                parts = ("0", "-", text) if node.op == "-" else None
+                return operation(node.type, f"{node.op}{text}", parts)
             case ir.Elapsed():
                 return f"({self.scalar(operands[0])} - {self.scalar(operands[1])})"
             case ir.Offset():
@@ -741,13 +748,6 @@ class Expressions:
                 return any(self._is_tracked(choice) for choice in value.choices)
             case _:
                 return False
-
-
-def root(value: Value) -> Value:
-    """The pointer itself, whatever type it is taken for."""
-    while isinstance(value.node, ir.Reinterpret):
-        value = value.operands[0]
-    return value
 
 
 def bottom(value: Value) -> Value:

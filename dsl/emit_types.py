@@ -35,6 +35,11 @@ def _signed(value: int, suffix: str) -> str:
     return f"({value}{suffix})" if value < 0 else f"{value}{suffix}"
 
 
+def amount(node: ir.Const) -> str:
+    """A number to add or to set: plain where that is the same."""
+    return str(node.value) if 0 <= node.value < 1 << 31 else constant(node)
+
+
 def number_type(type_: ir.Type) -> ir.Int:
     """An integer's type; an address is a number of 64 bits."""
     return type_ if isinstance(type_, ir.Int) else ir.U64

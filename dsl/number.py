@@ -174,6 +174,13 @@ class Graph:
         return value
 
 
+def root(value: Value) -> Value:
+    """The pointer itself, whatever type it is taken for."""
+    while isinstance(value.node, ir.Reinterpret):
+        value = value.operands[0]
+    return value
+
+
 def failures(value: Value) -> Iterator[ir.DiscardReason]:
     """All reasons for which evaluating a value may fail, with repetitions."""
     seen: set[Value] = set()
