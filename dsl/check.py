@@ -17,6 +17,7 @@ from dsl.diagnostics import did_you_mean
 from dsl.expressions import INTEGER_TYPES, check_expr
 from dsl.handlers import check_handler, check_measure
 from dsl.hooks import Hook
+from dsl.kernel import find_member
 from dsl.reads import Reads, source_of
 from dsl.schema import ByCapture, ByCgroup, ByCpu, ByKey, Dimension, KeyField, Label, Slots, Source
 from dsl.schema import Metric as SchemaMetric
@@ -249,7 +250,7 @@ class _SamplerChecker:
     def _metric(self, node: ast.Metric) -> None:
         scope = self.scope
         earlier = scope.unit.metrics.setdefault(node.name, node)
-        if earlier is not node:
+        if earlier is not node and earlier not in scope.node.members:
             self._twice("metric", node.name, node.name_span, earlier.name_span)
         if not node.help:
             scope.diags.error(
@@ -327,6 +328,10 @@ class _SamplerChecker:
                     hint="lower `limit` or `power`",
                 )
 
+    def _has_cgroups(self) -> bool:
+        task = self.scope.unit.structure("task_struct")
+        return task is not None and find_member(task, "sched_task_group") is not None
+
     def _dimension(self, node: ast.Metric) -> Dimension | None:
         found, diags = node.dimension, self.scope.diags
         if found is None:
@@ -336,6 +341,8 @@ class _SamplerChecker:
         if found.names == ("cgroup",):
             if node.value is not None:
                 diags.error("dimension-mismatch", "no source is by cgroup", found.span)
+            if not self._has_cgroups():
+                diags.error("no-cgroups", "this kernel has no cpu cgroups (CONFIG_CGROUP_SCHED)", found.span)
             return ByCgroup()
         if "cpu" in found.names or "cgroup" in found.names:
             diags.error("dimension-mismatch", "`cpu` and `cgroup` stand alone", found.span)

@@ -404,7 +404,10 @@ def _binary(node: ast.Binary, body: Body) -> Value | None:
     if left is None or right is None:
         return None
     if node.op in ("==", "!="):
-        special = _equality(node, left, right, body)
+        texts = as_text(left), as_text(right)
+        if texts[0] is not None and texts[1] is not None:
+            return _text_equality(node, texts[0], texts[1], body)
+        special = _equality(node, left, right)
         if special is not None:
             return special
     for value, side in ((left, node.left), (right, node.right)):
@@ -423,26 +426,25 @@ def _operands(node: ast.Binary, body: Body) -> tuple[Value | None, Value | None]
     return left, check_value(node.right, body, left.symbols if left else ())
 
 
-def _equality(node: ast.Binary, left: Value, right: Value, body: Body) -> Value | None:
-    """`==` and `!=` of label values, strings and pointers; None when it is about numbers."""
+def _text_equality(node: ast.Binary, left: Value, right: Value, body: Body) -> Value | None:
+    """A string and a literal that it may be; None after an error."""
     diags = body.sampler.diags
+    text, literal_ = (right, left.expr) if isinstance(left.expr, ir.TextConst) else (left, right.expr)
+    if not isinstance(literal_, ir.TextConst):
+        diags.error("type-mismatch", "a string can only be compared with one in quotes", node.span)
+        return None
+    if isinstance(text.type, ir.Text) and len(literal_.value.encode()) >= text.type.size:
+        message = f'"{literal_.value}" is longer than the string can be ({text.type.size - 1})'
+        diags.error("constant-range", message, node.span)
+        return None
+    equal = ir.TextEqual(text.expr, literal_.value)
+    return Value(equal if node.op == "==" else ir.Unary("!", equal, ir.BOOL))
+
+
+def _equality(node: ast.Binary, left: Value, right: Value) -> Value | None:
+    """`==` and `!=` of label values and pointers; None when it is about numbers."""
     if left.symbols and left.symbols == right.symbols:
         return Value(ir.Binary(node.op, left.expr, right.expr, ir.BOOL))
-    texts = [value for value in (left, right) if isinstance(as_text(value), Value)]
-    literals = [value.expr for value in (left, right) if isinstance(value.expr, ir.TextConst)]
-    if len(texts) == 2 and len(literals) == 1:
-        other = right if isinstance(left.expr, ir.TextConst) else left
-        text = as_text(other)
-        assert text is not None
-        if isinstance(text.type, ir.Text) and len(literals[0].value.encode()) >= text.type.size:
-            diags.error(
-                "constant-range",
-                f'"{literals[0].value}" is longer than the string can be ({text.type.size - 1})',
-                node.span,
-            )
-            return None
-        equal = ir.TextEqual(text.expr, literals[0].value)
-        return Value(equal if node.op == "==" else ir.Unary("!", equal, ir.BOOL))
     pointers = [isinstance(value.type, ir.Pointer) for value in (left, right)]
     if all(pointers) or (any(pointers) and 0 in (left.constant, right.constant)):
         return Value(ir.Binary(node.op, _address(left), _address(right), ir.BOOL))

@@ -90,7 +90,7 @@ def _parse_uses(
             try:
                 texts[path] = parse(Source(path, read(path)), diags)
             except (OSError, UnicodeError) as error:
-                why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "not UTF-8"
                 diags.error("unknown-file", f"`{path}` cannot be read: {why}", item.span)
                 texts[path] = None
         found = texts.get(path)

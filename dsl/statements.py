@@ -268,22 +268,21 @@ def label_slot(target: ast.MetricRef, metric: MetricScope, body: Body) -> ir.Exp
     diags, labels = body.sampler.diags, metric.metric.schema.labels
     known = [label.name for label in labels]
     given = {}
+    strangers = False
     for arg in target.labels:
         if arg.name not in known:
+            strangers = True
             hint = did_you_mean(arg.name, known) or (f"it has {', '.join(known)}" if known else "it has no labels")
             diags.error("unknown-label", f"`{target.name}` has no label `{arg.name}`", arg.name_span, hint=hint)
         given[arg.name] = arg
     slot: ir.Expr | None = ir.Const(0, ir.U32)
     for label in labels:
         if label.name not in given:
-            values = " | ".join(label.values[:6])
-            diags.error(
-                "missing-label",
-                f"`{target.name}` needs the label `{label.name}`",
-                target.span,
-                hint=f"it is one of {values}",
-            )
             slot = None
+            if not strangers:
+                values = " | ".join(label.values[:6])
+                message = f"`{target.name}` needs the label `{label.name}`"
+                diags.error("missing-label", message, target.span, hint=f"it is one of {values}")
             continue
         index = label_index(given[label.name].value, label.values, f"`{label.name}`", body)
         slot = _scale(slot, len(label.values), index) if slot is not None and index is not None else None
