@@ -1,0 +1,30 @@
+"""`python -m tests.bench [NAME...]`: all benchmarks, or those named."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from tests.bench.rows import render
+
+NAMES = ("tax", "hooks", "maps", "start", "memory", "cpu", "reading", "recording")
+
+
+def main() -> int:
+    """Run what was asked for; 2 when that is unknown or we are not root."""
+    names = sys.argv[1:] or list(NAMES)
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        print(f"bench: no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    if os.geteuid() != 0:
+        print("bench: eBPF programs are measured: run it as root", file=sys.stderr)
+        return 2
+    for name in names:
+        print(render(importlib.import_module(f"tests.bench.{name}").run()), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
