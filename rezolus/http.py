@@ -6,10 +6,12 @@ not read what is served here. Addresses cannot be rebound, so any literal addres
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -19,8 +21,10 @@ from hypercorn.trio import serve as hypercorn_serve
 from rezolus.errors import UserError
 from rezolus.units import Address
 
-GRACE_S = 0.5
-"""How long open requests may take once serving ends."""
+GRACE_S = 0.3
+"""How long open requests may take once serving ends; agent and exporter end one after the other, both within a second."""
+STALL_S = 10
+"""How long a client may take nothing of its answer before its connection is dropped."""
 IDLE_S = 75
 """How long a connection may idle: longer than a usual scrape interval, so that a scraper keeps its connection."""
 BACKLOG = 100
@@ -50,7 +54,9 @@ def open_listener(address: Address) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections inherit these.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_S * 1000)
             listener.bind(where)
             listener.listen(BACKLOG)
         except BaseException:
@@ -97,7 +103,7 @@ async def serve(
     hosts: Iterable[str] = (),
     task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` at `address` until cancelled; then open requests get half a second to end.
+    """Serve `app` at `address` until cancelled; then open requests get `GRACE_S` to end and are cut off.
 
     Started with the address really bound (port 0 takes any free one) once connections are accepted. `hosts`: names beside
     loopback's and the address itself under which clients may ask. Raises ListenError.
@@ -112,6 +118,7 @@ async def serve(
     config.graceful_timeout = GRACE_S
     config.shutdown_timeout = GRACE_S
     config.keep_alive_timeout = IDLE_S
+    config.read_timeout = IDLE_S  # of a request that was begun and does not go on
     config.keep_alive_max_requests = 10**9
     config.alpn_protocols = ["http/1.1"]
     config.include_server_header = False
@@ -134,9 +141,33 @@ async def _serve(
 
         async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
             await hypercorn_serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
+            nursery.cancel_scope.cancel()
 
+        nursery.start_soon(_cut_off_when, stop, bound)
         await nursery.start(run)
         task_status.started(bound)
+
+
+async def _cut_off_when(stop: trio.Event, bound: Address) -> None:
+    await stop.wait()
+    await trio.sleep(GRACE_S)
+    _cut_off(bound.port)
+
+
+def _cut_off(port: int) -> None:
+    """Break the connections to this port of ours.
+
+    Hypercorn shields its sending from cancellation: a client that does not read its answer would hold up the end of the
+    daemon for as long as it likes. They are found among the process's descriptors, because Hypercorn hands out none.
+    """
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):  # no socket, or closed meanwhile
+            connection = socket.socket(fileno=int(entry.name))
+            try:
+                if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
+                    connection.shutdown(socket.SHUT_RDWR)
+            finally:
+                connection.detach()
 
 
 async def _set_when_cancelled(event: trio.Event) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -143,6 +143,33 @@ async def test_a_kept_connection_does_not_delay_the_end() -> None:
         with trio.fail_after(5):
             assert await idle.receive_some() == b""
         await idle.aclose()
+
+
+async def test_a_client_that_does_not_read_does_not_hold_up_the_end() -> None:
+    asked, late = trio.Event(), trio.Event()
+
+    async def huge(scope: dict[str, str], _receive: object, send: Callable[..., Awaitable[None]]) -> None:
+        assert scope["type"] == "http"
+        asked.set()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(64 << 20)})  # more than any socket buffers
+
+    async def release(client: socket.socket) -> None:
+        await trio.sleep(5)
+        late.set()
+        client.close()  # or a failure would hang
+
+    with socket.socket() as stalled:
+        async with trio.open_nursery() as watch:
+            async with trio.open_nursery() as nursery:
+                address = await nursery.start(serve, huge, ANY_PORT)
+                stalled.connect((address.host, address.port))
+                stalled.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                await asked.wait()
+                watch.start_soon(release, stalled)
+                nursery.cancel_scope.cancel()
+            watch.cancel_scope.cancel()
+    assert not late.is_set()
 
 
 def test_streams_that_lost_readings_are_exported() -> None:
