@@ -11,7 +11,15 @@ PIPE_COLUMNS = 140
 """Width of tables that do not go to a terminal; COLUMNS overrides it."""
 
 
+class _Console(Console):
+    """rich ends the program with status 1 when the reader of a pipe goes away; here that is an error like any other."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while a BrokenPipeError is being handled."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """A console on stdout: as wide as the terminal, in a pipe wide enough for our tables, without codes there."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPE_COLUMNS
-    return Console(width=width, highlight=False, soft_wrap=False)
+    return _Console(width=width, highlight=False, soft_wrap=False)

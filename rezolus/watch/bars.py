@@ -64,21 +64,17 @@ class Axis:
         return "".join(levels[-(-height * full // top) if height else 0] for height in heights)
 
     def marks(self, unit: str) -> str:
-        """The axis' values in `unit`, each beginning at its column: as many round ones as fit."""
-        best = ""
-        for stride in _STRIDES:
-            line = self._line(unit, stride)
-            if line is not None and len(line.split()) > len(best.split()):
-                best = line
-        return best
+        """The axis' values in `unit`, each beginning at its column: as many round ones as fit at equal distances."""
+        lines = [self._line(unit, stride, phase) for stride in _STRIDES for phase in range(stride)]
+        fitting = [line for line in lines if line is not None]
+        return max(fitting, key=lambda line: len(line.split()), default="")
 
-    def _line(self, unit: str, stride: int) -> str | None:
+    def _line(self, unit: str, stride: int, phase: int) -> str | None:
         """Every `stride`-th round value; None when two would touch."""
         line = ""
-        for number, value in enumerate(_round_values(unit)):
-            octave = value.bit_length()
-            column = (octave - self.first) // self.step
-            if number % stride or octave < self.first or column >= self.columns:
+        for value in list(_round_values(unit))[phase::stride]:
+            column = (value.bit_length() - self.first) // self.step
+            if value.bit_length() < self.first or column >= self.columns:
                 continue
             if line and column <= len(line):
                 return None
@@ -89,7 +85,7 @@ class Axis:
         return iter(range(self.first, self.first + self.columns * self.step, self.step))
 
 
-_STRIDES = (1, 2, 3, 5, 10)
+_STRIDES = (1, 2, 3, 5, 10, 20)
 
 
 def _round_values(unit: str) -> Iterator[int]:

@@ -205,10 +205,11 @@ def _rate(value: float, unit: str) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Label values of each row as one text, in columns."""
-    widths = [max(cell_len(value) for value in column) for column in zip(*rows, strict=True)]
+    clean = [[_printable(value) for value in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*clean, strict=True)]
     return [
-        "  ".join(set_cell_size(_printable(value), width) for value, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        "  ".join(set_cell_size(value, width) for value, width in zip(row, widths, strict=True)).rstrip()
+        for row in clean
     ]
 
 

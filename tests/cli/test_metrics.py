@@ -72,10 +72,14 @@ def test_all_shapes_of_metrics_are_described_without_asking_the_kernel(tmp_path:
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line for line in done.stdout.splitlines() if line.startswith("| `")]
     assert rows == [
-        "| `dropped` | counter | packets | by `interface` | Packets dropped on receive "
-        "| `/sys/class/net/{interface}/statistics/{key}` |",
-        "| `switches` | counter |  | by `cpu`; `parity`: even, odd, other | Switches \\| by parity "
-        "| `no_such_event else sched_switch` |",
+        (
+            "| `dropped` | counter | packets | by `interface` | Packets dropped on receive "
+            "| `/sys/class/net/{interface}/statistics/{key}` |"
+        ),
+        (
+            "| `switches` | counter |  | by `cpu`; `parity`: even, odd, other | Switches \\| by parity "
+            "| `no_such_event else sched_switch` |"
+        ),
         "| `waited` | histogram | nanoseconds |  | Time waited | `sched_wakeup, sched_wakeup_new to sched_switch` |",
         "| `last_cpu` | gauge |  |  | The CPU last seen | `call no_such_function else sched_process_exit` |",
     ]
