@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rezolus.errors import UserError
+from rezolus.terminal import console
 
 DEFAULT = "http://127.0.0.1:4241"
 TIMEOUT_S = 5.0
@@ -36,7 +37,7 @@ def command(url: str, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(body.decode() + "\n")
     else:
-        show(status, Console())
+        show(status, console())
     return 1 if bad_samplers(status) or status.get("error") or status.get("problems") else 0
 
 
