@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rezolus.errors import UserError
+from rezolus.recording.output import replaceable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
@@ -122,13 +123,13 @@ def prepare_output(path: Path, uid: int, gid: int) -> None:
     """Make the file `path` one that `uid` can write; called by root before it gives up its privileges.
 
     Missing directories are made and given to `uid`; an existing directory is left as it is, the file in it
-    made and given away. Links are not followed and files of third users not touched. PrivilegeError says what is
+    made and given away. Links are not followed, files of third users and what is no recording not touched. PrivilegeError says what is
     in the way.
     """
     directory = path.parent
     try:
         prepare_directory(directory, uid, gid)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     except OSError as error:
         raise PrivilegeError(f"{path}: cannot be written: {(error.strerror or '').lower()}") from error
     try:
@@ -137,6 +138,8 @@ def prepare_output(path: Path, uid: int, gid: int) -> None:
             raise PrivilegeError(f"{path}: is not a regular file")
         if found.st_uid not in (0, os.geteuid(), uid) or found.st_nlink != 1:
             raise PrivilegeError(f"{path}: belongs to another user or has several names; choose another path")
+        if not replaceable(fd):
+            raise PrivilegeError(f"{path}: exists and is no Parquet file; remove it or choose another path")
         os.fchown(fd, uid, gid)
     finally:
         os.close(fd)

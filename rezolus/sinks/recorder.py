@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from rezolus.config import RecorderConfig
 from rezolus.errors import UserError
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child
+from rezolus.recording.output import replaceable
 from rezolus.recording.segment import SegmentWriter
 from rezolus.recording.store import create_segment, folder_lock
 
@@ -116,6 +118,7 @@ class Recorder:
         """
         with contextlib.ExitStack() as stack:
             try:
+                _refuse_other_files(self.output)
                 self.folder.mkdir(parents=True)
                 stack.enter_context(folder_lock(self.folder))
                 self._writer = self._open()
@@ -253,6 +256,19 @@ class Recorder:
                 log.error("%s: the Parquet writer was killed by signal %d", self.name, -done.status)
             return None
         return done.stdout
+
+
+def _refuse_other_files(output: Path) -> None:
+    """Raises RecordingError when the recording would replace something else, OSError when that cannot be told."""
+    try:
+        fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    try:
+        if not (stat.S_ISREG(os.fstat(fd).st_mode) and replaceable(fd)):
+            raise RecordingError(f"{output} exists and is no Parquet file; remove it or choose another path")
+    finally:
+        os.close(fd)
 
 
 def _reason(error: OSError) -> str:

@@ -74,6 +74,16 @@ def test_a_file_with_a_second_name_is_left_alone(open_path: Path) -> None:
         prepare_output(open_path / "out", NOBODY.pw_uid, NOBODY.pw_gid)
 
 
+def test_a_file_that_is_no_recording_is_not_given_away(open_path: Path) -> None:
+    (open_path / "passwd").write_text("root:x:0:0")
+    with pytest.raises(PrivilegeError, match="is no Parquet file"):
+        prepare_output(open_path / "passwd", NOBODY.pw_uid, NOBODY.pw_gid)
+    assert (open_path / "passwd").stat().st_uid == 0
+    (open_path / "old.parquet").write_bytes(b"PAR1...PAR1")
+    prepare_output(open_path / "old.parquet", NOBODY.pw_uid, NOBODY.pw_gid)
+    assert (open_path / "old.parquet").stat().st_uid == NOBODY.pw_uid
+
+
 def test_a_device_is_no_output(open_path: Path) -> None:
     os.mkfifo(open_path / "out")
     with pytest.raises(PrivilegeError):

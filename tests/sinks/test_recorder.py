@@ -11,6 +11,7 @@ import trio
 
 from rezolus.config import RecorderConfig
 from rezolus.reading import Reading
+from rezolus.recording.child import Finished, finish_in_child
 from rezolus.recording.store import read_range, segment_files
 from rezolus.sinks import recorder as module
 from rezolus.sinks.recorder import Recorder, RecordingError, output_path, work_folder
@@ -202,8 +203,12 @@ async def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -
 
 async def test_a_file_that_cannot_be_named_leaves_the_recording(tmp_path: Path) -> None:
     output = tmp_path / "out.parquet"
-    output.mkdir()
-    recorder = Recorder("rec", config(output))
+
+    async def name_taken(arguments: list[str]) -> Finished:
+        output.mkdir()
+        return await finish_in_child(arguments)
+
+    recorder = Recorder("rec", config(output), finisher=name_taken)
     with pytest.RaisesGroup(pytest.RaisesExc(RecordingError, match="what was recorded is in"), flatten_subgroups=True):
         await record(recorder, list(Walk(catalog(cgroups=1)).run(2)))
     assert (recorder.folder / "index").stat().st_size > 0
@@ -213,3 +218,15 @@ def test_names_with_the_time_of_the_start() -> None:
     named = config(Path("/var/log/rezolus-%Y%m%dT%H%M%S.parquet"))
     assert output_path(named, START_NS) == Path("/var/log/rezolus-20261122T182653.parquet")
     assert work_folder(Path("/a/b.parquet")) == Path("/a/b.parquet.recording")
+
+
+async def test_only_a_recording_is_replaced(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("precious")
+    (tmp_path / "folder").mkdir()
+    _, receive = trio.open_memory_channel[Reading](0)
+    for output in (notes, tmp_path / "folder", Path("/dev/null")):
+        with pytest.raises(RecordingError, match="is no Parquet file"):
+            await Recorder("rec", config(output)).run(receive)
+    assert notes.read_text() == "precious"
+    assert names(tmp_path) == ["folder", "notes.txt"]
