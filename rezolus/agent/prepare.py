@@ -5,14 +5,13 @@ Only the loader process calls this; it is where the compiler is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from dsl import Checked, Diagnostic, Parsed, check_each, compile_unit, parse_files, render
-from dsl.facts import TargetFacts
+from dsl import Checked, Diagnostic, check_each, render
+from rezolus import definitions
 from rezolus.agent.facts import probe
 from rezolus.agent.handover import Problem, SamplerBrief
-from rezolus.agent.isolate import Compile, CompiledUnit, Enabled
+from rezolus.agent.isolate import Enabled
 from rezolus.agent.loader import Prepared, privileged
 from rezolus.bpf.targets import kernel_btf_ids
 from rezolus.config import Config, load
@@ -23,8 +22,9 @@ NEEDS_ROOT = "not started as root: eBPF programs cannot be loaded; start it as r
 def prepare(config_path: Path) -> Prepared:
     """Everything up to loading. Raises ConfigError and FactsError; what concerns single samplers is in the result."""
     config = load(config_path)
-    problems: list[Problem] = []
-    parsed = parse_files(_read_all(config.probes, problems), _read)
+    read = definitions.read_files(config.probes)
+    problems = [Problem(stage="check", message=found.reason, file=found.path) for found in read.unreadable]
+    parsed = definitions.parse(read.texts)
     facts = probe(btf_path=config.agent.btf_path, binaries=parsed.binaries)
     asked: dict[str, bool] = {}
 
@@ -41,7 +41,7 @@ def prepare(config_path: Path) -> Prepared:
         absent.append(SamplerBrief(name=name, state="failed", file=place.source.path, line=place.line))
     problems.extend(Problem(stage="config", message=text) for text in config.unknown_samplers(asked))
     return Prepared(
-        compile_samplers=_compiler(parsed, facts, checked, switched_on),
+        compile_samplers=definitions.compiler(parsed, facts, checked, switched_on),
         btf_id=kernel_btf_ids(facts.btf),
         cpus=tuple(range(facts.possible_cpus)),
         wanted=_wanted(config),
@@ -51,41 +51,10 @@ def prepare(config_path: Path) -> Prepared:
     )
 
 
-def _compiler(parsed: Parsed, facts: TargetFacts, checked: Checked, switched_on: Enabled) -> Compile:
-    names = frozenset(sampler.name for sampler in checked.unit.samplers)
-
-    def compile_samplers(enabled: Enabled) -> CompiledUnit:
-        chosen = frozenset(name for name in names if enabled(name))
-        if chosen == names:
-            return compile_unit(checked.unit, facts)
-        fewer = check_each(parsed, facts, lambda name: switched_on(name) and name in chosen)
-        return compile_unit(fewer.unit, facts)
-
-    return compile_samplers
-
-
 def _wanted(config: Config) -> Enabled:
     """Whether some sink takes a metric; without sinks everything is measured, for whoever looks at the status."""
     sinks = tuple(config.sinks.values())
     return lambda name: not sinks or any(sink.metrics.wants(name) for sink in sinks)
-
-
-def _read_all(paths: Iterable[Path], problems: list[Problem]) -> dict[str, str]:
-    texts = {}
-    for path in paths:
-        try:
-            texts[str(path)] = path.read_text(encoding="utf-8")
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            problems.append(Problem(stage="check", message=f"cannot be read: {reason}", file=str(path)))
-        except UnicodeDecodeError as error:
-            message = f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
-            problems.append(Problem(stage="check", message=message, file=str(path)))
-    return texts
-
-
-def _read(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8")
 
 
 def _not_rejected(checked: Checked) -> list[Diagnostic]:
