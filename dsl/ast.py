@@ -488,6 +488,8 @@ class Function:
 
 @_node
 class Const:
+    """`const NAME = value`."""
+
     span: Span
     name: str
     name_span: Span

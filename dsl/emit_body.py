@@ -12,11 +12,11 @@ from dsl.diagnostics import CompilerBug
 from dsl.emit_expr import Expressions, Fail, bare
 from dsl.emit_types import amount, ctype, words_of
 from dsl.fuse import CPU, Block, Step, bank_name
-from dsl.storage import TaskLayout, buckets
 from dsl.number import Memory, Value
 from dsl.plan import STACK_WORDS, is_alone, state_map
 from dsl.schema import ByCgroup, ByCpu, ByKey, KeyField
 from dsl.source import Span
+from dsl.storage import TaskLayout, buckets
 
 __all__ = ["emit_body"]
 
@@ -211,7 +211,7 @@ class _Body:
         layout = self._tasks().of(state)
         return [next(found.member for found in layout if found.field is item) for item in state.fields]
 
-    def _clear(self, step: Step, state: ir.State, entry: str, key: str) -> None:
+    def _clear(self, state: ir.State, entry: str, key: str) -> None:
         if state.kind == "hash":
             self.x.out.line(f"{state_map(state)}.delete(&{key});")
             return
@@ -237,7 +237,7 @@ class _Body:
             for kind, name, source in self._bind(step, statement, entry):
                 self.x.out.line(f"{kind} {name} = {source};")
             if statement.take:
-                self._clear(step, state, entry, key)
+                self._clear(state, entry, key)
             self.block(then, label)
             self._land(label)
         if otherwise.steps:
@@ -259,7 +259,7 @@ class _Body:
         with self.x.out.braces(f"if ({present})"):
             self.x.out.line(f"{name} = {source};")
             if statement.take:
-                self._clear(step, statement.state, entry, key)
+                self._clear(statement.state, entry, key)
         if isinstance(step.default.node, ir.Const) and not step.default.node.value:
             return
         with self.x.out.braces("else"), self.x.scope():
@@ -274,7 +274,7 @@ class _Body:
         values = [self.x.use(value) for value in step.row]
         self._make(step, entry)
         with self.x.out.braces(f"if (likely({entry}))"):
-            for member, item, value in zip(self._members(state), state.fields, values, strict=True):
+            for member, value in zip(self._members(state), values, strict=True):
                 self.x.out.line(f"{entry}->{member} = {value};")
             place, bit = self._presence(state, entry)
             if bit:
@@ -308,7 +308,7 @@ class _Body:
             return
         entry = self.x.use(step.head[0])
         with self.x.out.braces(f"if ({entry})"):
-            self._clear(step, state, entry, "")
+            self._clear(state, entry, "")
 
     # Metrics
 
@@ -321,9 +321,10 @@ class _Body:
         parts = [self.x.use(part) for part in step.row] if isinstance(metric.schema.dimension, ByKey) else []
         self.x.use(value)
         number = amount(value.node) if isinstance(value.node, ir.Const) else self.x.scalar(value)
-        if update.op != "set" and isinstance(value.type, ir.Int) and value.type.signed:
-            if not isinstance(value.node, ir.Const) or value.node.value < 0:
-                self._fail(f"{number} < 0", "range")
+        signed = isinstance(value.type, ir.Int) and value.type.signed
+        may_be_negative = not isinstance(value.node, ir.Const) or value.node.value < 0
+        if update.op != "set" and signed and may_be_negative:
+            self._fail(f"{number} < 0", "range")
         if isinstance(metric.schema.dimension, ByKey):
             self._update_keyed(step, update, slot, parts, number)
             return
@@ -379,9 +380,7 @@ class _Body:
         self.x.out.line(f"REZOLUS_OPAQUE({at});")
         self.x.out.line(f"if ({at} < {words})")
         place = f"{place}[{at}]"
-        self.x.out.line(
-            "    " + (f"{place} = {by};" if update.op == "set" else self._add(place, by, alone=alone))
-        )
+        self.x.out.line("    " + (f"{place} = {by};" if update.op == "set" else self._add(place, by, alone=alone)))
 
     def _update_keyed(self, step: Step, update: ir.Update, slot: str | None, parts: list[str], number: str) -> None:
         dimension = update.metric.schema.dimension

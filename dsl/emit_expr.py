@@ -16,11 +16,11 @@ from dsl import ir
 from dsl.diagnostics import CompilerBug
 from dsl.emit_types import ABSENT, constant, ctype, fits, number_type, operation, text_words, words_of
 from dsl.fuse import Block
-from dsl.storage import TableLayout
 from dsl.names import Names
 from dsl.number import Bound, Memory, Value, failures, root
 from dsl.plan import BTF_KINDS, STACK_WORDS, Plan, Program, is_plain
 from dsl.registers import RETURN_VALUE, Place, argument, usdt_place
+from dsl.storage import TableLayout
 from dsl.structures import Structures
 from dsl.writer import Writer
 
@@ -322,9 +322,9 @@ class Expressions:
             case ir.Remap():
                 self._switch(value.operands[0], node.pairs, name)
             case ir.UsdtArg():
-                self._register(usdt_place(self.plan.target.arch, node.notation), node.type, name)
+                self._register(usdt_place(self.plan.target.arch, node.notation), name)
             case ir.Arg() | ir.ReturnValue():
-                self._register(self._argument_place(node), node.type, name)
+                self._register(self._argument_place(node), name)
             case _ if isinstance(value.type, ir.Text):
                 self._text(value, name, checked=checked)
             case _:
@@ -510,10 +510,7 @@ class Expressions:
         target = base.type.target if isinstance(base.type, ir.Pointer) else ""
         member = self.structures.member(target, node.path, node.offset, kind) if target else None
         pointer = self.need(base)
-        if member is None:
-            text = f"*({kind} *)((u8 *){pointer} + {node.offset})"
-        else:
-            text = f"{pointer}->{member}"
+        text = f"{pointer}->{member}" if member is not None else f"*({kind} *)((u8 *){pointer} + {node.offset})"
         return self._bits(node, text)
 
     def _bits(self, node: ir.Load, text: str) -> str:
@@ -524,7 +521,7 @@ class Expressions:
         if not node.type.signed:
             return f"({kind})(({text} >> {node.bit}) & {(1 << node.bits) - 1:#x}U{'LL' if node.bits > 32 else ''})"
         wide = max(node.type.width, 32)
-        unsigned, signed = ctype(ir.Int(wide, False)), ctype(ir.Int(wide, True))  # type: ignore[arg-type]
+        unsigned, signed = ctype(ir.Int(wide, False)), ctype(ir.Int(wide, True))
         return f"({kind})(({signed})(({unsigned}){text} << {wide - node.bit - node.bits}) >> {wide - node.bits})"
 
     def _read(self, value: Value, name: str) -> None:
@@ -552,7 +549,7 @@ class Expressions:
             return Place(False, node.index)
         return argument(arch, node.index)
 
-    def _register(self, place: Place, type_: ir.Type, name: str) -> None:
+    def _register(self, place: Place, name: str) -> None:
         """An argument that lies in memory."""
         user = self.program.fused.hook.kind in ("uprobe", "uretprobe", "usdt")
         helper = "bpf_probe_read_user" if user else "bpf_probe_read_kernel"

@@ -58,7 +58,7 @@ def operation(type_: ir.Int, text: str, parts: tuple[str, str, str] | None = Non
     """
     kind = ctype(type_)
     if parts is not None and type_.signed:
-        unsigned = ctype(ir.Int(max(type_.width, 32), False))  # type: ignore[arg-type]
+        unsigned = ctype(ir.Int(max(type_.width, 32), False))
         left, op, right = parts
         return f"({kind})(({unsigned}){left} {op} ({unsigned}){right})"
     return f"({kind})({text})"

@@ -66,6 +66,8 @@ class Program:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
+    """A unit laid out for a machine: memory, programs, and the schema that describes both to user space."""
+
     unit: ir.Unit
     target: Target
     schema: schema.Schema

@@ -9,7 +9,29 @@ from typing import Literal
 
 Arch = Literal["x86_64", "aarch64"]
 
-_X86_REGISTERS = "r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss".split()
+_X86_REGISTERS = (
+    "r15",
+    "r14",
+    "r13",
+    "r12",
+    "bp",
+    "bx",
+    "r11",
+    "r10",
+    "r9",
+    "r8",
+    "ax",
+    "cx",
+    "dx",
+    "si",
+    "di",
+    "orig_ax",
+    "ip",
+    "cs",
+    "flags",
+    "sp",
+    "ss",
+)
 
 _X86: Mapping[str, int] = {name: index for index, name in enumerate(_X86_REGISTERS)}
 _ARM: Mapping[str, int] = {**{f"x{index}": index for index in range(31)}, "sp": 31, "pc": 32}

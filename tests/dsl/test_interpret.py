@@ -10,10 +10,10 @@ from dsl import ir
 from dsl.evaluate import Evaluator, Frame, Objects, wrap
 from dsl.hooks import Hook
 from dsl.interpret import OVERFLOW, Machine, bucket_index
-from dsl.testing import run_tests
 from dsl.schema import ByCgroup, ByCpu, ByKey, KeyField, Label, Slots
 from dsl.schema import Metric as SchemaMetric
 from dsl.source import Source, Span
+from dsl.testing import run_tests
 from tests.ir_strategies import Case, cases
 
 TASK = ir.Pointer("task_struct")
