@@ -119,18 +119,24 @@ def _maps(plan: Plan, scratch: list[tuple[str, int]]) -> list[str]:
     if "scratch" in plan.schema.maps:
         lines += ["", "struct scratch_row {", *(f"    u64 {name}[{words}];" for name, words in scratch)]
         lines += [*(["    u64 unused;"] if not scratch else []), "};"]
-        lines += [
-            'BPF_F_TABLE("percpu_array", u32, struct scratch_row, scratch, 1, 0);',
-            *_finder("scratch", "scratch_row"),
-        ]
+        lines += _array("scratch", "scratch_row", 1, "0", table="percpu_array")
     return lines
 
 
-def _finder(name: str, kind: str, function: str = "") -> list[str]:
+def _array(name: str, kind: str, rows: int, flags: str, function: str = "", table: str = "array") -> list[str]:
+    """An array map of structures, and the function that finds a row.
+
+    BCC writes code to print and scan the values of every map, element by element of every array; with some ten thousand
+    buckets that takes longer than all the rest. Bytes it takes for one string.
+    """
     return [
+        f"struct {name}_bytes {{",
+        f"    char bytes[sizeof(struct {kind})];",
+        "};",
+        f'BPF_F_TABLE("{table}", u32, struct {name}_bytes, {name}, {rows}, {flags});',
         f"static inline struct {kind} *{function or f'{name}_row_at'}(u32 index)",
         "{",
-        f"    return {name}.lookup(&index);",
+        f"    return (struct {kind} *){name}.lookup(&index);",
         "}",
     ]
 
@@ -150,8 +156,7 @@ def _bank(item: BankLayout) -> list[str]:
     used = max((member.offset + member.words for member in item.members), default=0)
     if used < bank.words:
         lines.append(f"    u64 padding[{bank.words - used}];")
-    lines += ["};", f'BPF_F_TABLE("array", u32, struct {bank.name}_row, {bank.name}, {bank.rows}, {MMAPABLE});']
-    return lines + _finder(bank.name, f"{bank.name}_row")
+    return [*lines, "};", *_array(bank.name, f"{bank.name}_row", bank.rows, MMAPABLE)]
 
 
 def _cgroup_names(plan: Plan, item: BankLayout) -> list[str]:
@@ -170,8 +175,7 @@ def _cgroup_names(plan: Plan, item: BankLayout) -> list[str]:
     return [
         *(f"#define {name} {value}" for name, value in values.items()),
         "#include <rezolus/cgroup.h>",
-        f'BPF_F_TABLE("array", u32, struct cgroup_name, {CGROUP_NAMES}, {CGROUP_ROWS}, {MMAPABLE});',
-        *_finder(CGROUP_NAMES, "cgroup_name", "cgroup_name_at"),
+        *_array(CGROUP_NAMES, "cgroup_name", CGROUP_ROWS, MMAPABLE, "cgroup_name_at"),
     ]
 
 
@@ -271,11 +275,8 @@ def _forget_slot(name: str, words: int) -> list[str]:
         f"    if ({name}_slots.delete(key))",
         "        return;",
         f"    u64 *row = (u64 *){name}_row_at(slot);",
-        "    if (row) {",
-        "#pragma unroll",
-        f"        for (int word = 0; word < {words}; word++)",
-        "            row[word] = 0;",
-        "    }",
+        "    if (row)",
+        f"        rezolus_clear(row, 0, {words});",
         f"    {name}_free.push(&slot, 0);",
         "}",
     ]
@@ -333,8 +334,7 @@ def _tables(plan: Plan) -> list[str]:
         "struct tables {",
         *(f"    u{8 * item.width} {item.table}[{len(item.entries)}];" for item in tables),
         "};",
-        'BPF_F_TABLE("array", u32, struct tables, tables, 1, 0);',
-        *_finder("tables", "tables", "tables_at"),
+        *_array("tables", "tables", 1, "0", "tables_at"),
     ]
 
 
@@ -346,4 +346,5 @@ def _initial(plan: Plan) -> dict[str, bytes]:
     if not plan.tables:
         return {}
     image = b"".join(item.image() for item in _wide_first(plan))
-    return {"tables": image.ljust(-(-len(image) // 2) * 2, b"\0")}
+    align = max(item.width for item in plan.tables)
+    return {"tables": image.ljust(-(-len(image) // align) * align, b"\0")}

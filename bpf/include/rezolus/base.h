@@ -56,6 +56,18 @@
         (u32)truth;                                                         \
     })
 
+/*
+ * Zeroes the words from `first` up to `end`. A loop that the compiler cannot see through: it would make a call of
+ * memset of it, which BPF does not have, or compare pointers at its end, which the verifier cannot follow.
+ */
+static inline void rezolus_clear(u64 *words, u64 first, u64 end)
+{
+    for (u64 word = first; word < end; word++) {
+        REZOLUS_OPAQUE(word);
+        words[word] = 0;
+    }
+}
+
 /* Signed division towards zero: LLVM has none for BPF and ends the process when asked for it. */
 static inline s64 rezolus_divide(s64 left, s64 right)
 {

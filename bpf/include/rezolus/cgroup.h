@@ -61,10 +61,7 @@ static inline void rezolus_name_cgroup(u32 index, u64 serial, u64 group)
  */
 static inline void rezolus_new_cgroup(struct cgroup_row *row, u32 index, u64 serial, u64 group)
 {
-    u64 *words = (u64 *)row;
-#pragma unroll
-    for (int word = 1; word < REZOLUS_CGROUP_WORDS; word++)
-        words[word] = 0;
+    rezolus_clear((u64 *)row, 1, REZOLUS_CGROUP_WORDS);
     if (index)
         rezolus_name_cgroup(index, serial, group);
     asm volatile("" ::: "memory");
