@@ -182,7 +182,8 @@ def _remarks(sampler: dict[str, Any]) -> list[Text]:
     ]
     for event in sampler.get("events", ()):
         style = "dim" if event["hook"] else "yellow"
-        lines += [Text(f"{name}: {alternative}: {why}", style) for alternative, why in event.get("missing", ())]
+        missing = [f"{name}: {alternative}: {why}" for alternative, why in event.get("missing", ())]
+        lines += [Text(text, style) for text in missing if text not in map(str, lines)]
     lines += [
         Text(f"{name}: discarded {count} ({reason})", "yellow") for reason, count in sampler.get("discards", {}).items()
     ]
