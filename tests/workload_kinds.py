@@ -56,7 +56,7 @@ def hog(seconds: float) -> dict[str, int]:
     end = time.process_time_ns() + round(seconds * 1e9)
     begin = time.perf_counter_ns()
     while time.process_time_ns() < end:
-        sum(range(2000))
+        sum(range(20_000))  # asking for the time is a system call
     return {"ns": time.perf_counter_ns() - begin}
 
 
@@ -333,3 +333,17 @@ def fill_memory(mebibytes: int) -> None:
         page = mmap.mmap(-1, 1 << 20)
         page.write(b"r" * (1 << 20))
         held.append(page)
+
+
+def failing_reads(path: str, count: int, size: int) -> dict[str, int]:
+    """Read past the page cache and count the I/O errors."""
+    failed = 0
+    with mmap.mmap(-1, size) as data:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        for number in range(count):
+            try:
+                os.preadv(fd, [data], number * size)
+            except OSError:
+                failed += 1
+        os.close(fd)
+    return {"failed": failed}

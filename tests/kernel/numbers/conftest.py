@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tests import needs
 from tests.kernel.live import ROOT, Live, live
 from tests.workloads import Cgroup, cgroup
+
+_NUMBER = itertools.count(1)
 
 
 @pytest.fixture(scope="package")
@@ -22,5 +25,6 @@ def probes() -> Iterator[Live]:
 @pytest.fixture
 def group() -> Iterator[Cgroup]:
     """An empty cgroup of the test's own, in the hierarchy of the cpu controller."""
-    with cgroup("rezolus-numbers") as made:
+    # A name of its own: the series of a cgroup that is gone stay for two readings.
+    with cgroup(f"rezolus-numbers-{next(_NUMBER)}") as made:
         yield made

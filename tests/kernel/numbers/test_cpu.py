@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.live import Live
+from tests import needs
+from tests.kernel.live import Bracket, Change, Live
 from tests.workloads import Cgroup, Worker
 
 MS = 1_000_000
@@ -50,18 +51,22 @@ def test_cpu_time_of_the_host_is_that_of_proc_stat(probes: Live, group: Cgroup) 
     with Worker(cgroup=group, cpu=0) as worker, probes.watch(host_cpu_time) as watch:
         worker.call("hog", seconds=0.5)
         worker.call("kernel_hog", seconds=0.5)
-    (known,) = watch.brackets
+    assert_host_time(watch.change, watch.brackets[0])
+    assert watch.change.sum("cpu_usage", id="0") >= 800 * MS
+
+
+def assert_host_time(change: Change, known: Bracket) -> None:
+    """Of the host, in all and by state."""
     slack = 60 * MS
     for state in ("user", "system"):
-        used = watch.change.sum("cpu_usage", state=state)
-        assert 0.95 * known.least[state] - slack <= used <= 1.05 * known.most[state] + slack, (state, used, known)
-    assert watch.change.sum("cpu_usage", id="0") >= 800 * MS
+        used = change.sum("cpu_usage", state=state)
+        assert 0.95 * known.least[state] - slack <= used <= 1.05 * known.most[state] + slack, (state, used, str(known))
 
 
 @pytest.mark.parametrize(("kind", "state"), [("hog", "user"), ("kernel_hog", "system")])
 def test_cpu_time_of_a_cgroup_is_that_of_its_process(probes: Live, group: Cgroup, kind: str, state: str) -> None:
-    """The kernel keeps user and system time by ticks: within 10 % + 4 ticks of 4 ms of the exact time in all, for whoever
-    is there at the tick gets the whole of it; at least 90 % of it is on the side where the work was.
+    """Exact to 1 % + 2 ms in all: the last time it left the CPU, and the part of a tick before. The division follows the
+    last ticks: at least 85 % of it is on the side where nearly all of the work was.
     """
     with Worker(cgroup=group) as worker:
         before = process_cpu_time(worker)
@@ -69,27 +74,27 @@ def test_cpu_time_of_a_cgroup_is_that_of_its_process(probes: Live, group: Cgroup
             worker.call(kind, seconds=0.8)
         known = process_cpu_time(worker) - before
     used = watch.change.sum("cgroup_cpu_usage", name=group.name)
-    assert abs(used - known) <= 0.1 * known + 16 * MS
-    assert watch.change.sum("cgroup_cpu_usage", name=group.name, state=state) >= 0.9 * used
+    assert abs(used - known) <= 0.01 * known + 2 * MS
+    assert watch.change.sum("cgroup_cpu_usage", name=group.name, state=state) >= 0.85 * used
+    of_task = watch.change.sum("task_cpu_usage", pid=str(worker.pid))
+    assert abs(of_task - used) <= 8 * MS  # in steps of 4 ms and a switch's worth
 
 
 def test_short_lived_processes_lose_no_cpu_time(probes: Live, group: Cgroup) -> None:
-    """1000 processes of 0.5 ms or so, each far shorter than a tick: together within 25 % + 20 ms of what wait4 says they
-    used. A tick is a sample of 4 ms: 700 ms are 175 of them, with a standard error of 8 %.
+    """1000 processes of 0.5 ms or so, each far shorter than a tick: within 3 % + 2 ms of what wait4 says they used.
+
+    Their last steps, which free their memory, come after wait4's answer for some.
     """
-    with Worker(cgroup=group) as worker, probes.watch() as watch:
-        known = worker.call("short_lived", count=1000, milliseconds=0.5)["seconds"] * 1e9
-        probes.until(lambda _: not _children(worker), "that the last process is gone")
+    with Worker(cgroup=group) as worker:
+        before = process_cpu_time(worker)
+        with probes.watch() as watch:
+            children = worker.call("short_lived", count=1000, milliseconds=0.5)["seconds"] * 1e9
+        own = process_cpu_time(worker) - before
     used = watch.change.sum("cgroup_cpu_usage", name=group.name)
     gone = watch.change.sum("cgroup_cpu_usage_exited_tasks", name=group.name)
-    forking = used - gone  # what the process that forks used itself, and the ends of the others
-    assert abs(gone - known) <= 0.25 * known + 20 * MS, (gone, known, forking)
-    assert gone <= used
+    assert abs(gone - children) <= 0.03 * children + 2 * MS
+    assert abs(used - gone - own) <= 0.03 * own + 2 * MS
     assert gone <= watch.change.sum("cpu_usage_exited_tasks")
-
-
-def _children(worker: Worker) -> str:
-    return worker.proc(f"task/{worker.pid}/children")
 
 
 def test_softirqs_are_those_of_proc_softirqs(probes: Live, group: Cgroup) -> None:
@@ -120,29 +125,37 @@ def migrations(worker: Worker) -> int:
     return int(found[1])
 
 
-@pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
 def test_migrations_are_the_moves_that_were_asked_for(probes: Live, group: Cgroup) -> None:
-    """200 moves, and none that /proc/PID/sched does not know. The first may be to where it is."""
+    """200 moves, less 5 % for unseen arrivals (see test_scheduler), and none that /proc/PID/sched does not know."""
+    if len(CPUS) < 2:
+        needs.cannot_run("needs two CPUs")
     with Worker(cgroup=group) as worker:
         before = migrations(worker)
         with probes.watch() as watch:
             worker.call("migrate", count=200)
         known = migrations(worker) - before
     moved = watch.change.sum("cgroup_cpu_migrations", name=group.name)
-    assert 199 <= moved <= known
+    assert 190 <= moved <= known
     away, here = (watch.change.sum("cpu_migrations", direction=direction) for direction in ("from", "to"))
     assert away == here >= moved
     for cpu in ("0", "1"):
-        assert watch.change.sum("cpu_migrations", id=cpu, direction="to") >= 99
+        assert watch.change.sum("cpu_migrations", id=cpu, direction="to") >= 95
 
 
 def test_changes_of_protection_flush_the_tlb(probes: Live, group: Cgroup) -> None:
-    """Taking a permission away from a page in use flushes it: one flush for each of 2,000, at most 5 % more for others."""
+    """Every change of a permission of a page in use flushes it: 2 of them 2,000 times, at most 5 % more for other causes.
+
+    A message to a CPU where the process has been is one more, of its own kind.
+    """
     with Worker(cgroup=group, cpu=0) as worker, probes.watch() as watch:
         worker.call("change_protection", count=2000)
-    flushed = watch.change.sum("cgroup_cpu_tlb_flush", name=group.name)
-    assert 2000 <= flushed <= 2100
-    assert watch.change.sum("cpu_tlb_flush", id="0") >= 2000
+    by_reason = {
+        reason: watch.change.sum("cgroup_cpu_tlb_flush", name=group.name, reason=reason)
+        for reason in ("local_shootdown", "local_mm_shootdown", "remote_send_ipi")
+    }
+    assert 4000 <= by_reason["local_shootdown"] + by_reason["local_mm_shootdown"] <= 4200
+    assert by_reason["remote_send_ipi"] <= 4200
+    assert watch.change.sum("cpu_tlb_flush", id="0") >= 4000
 
 
 def test_cores_are_those_of_sysconf(probes: Live) -> None:
