@@ -32,7 +32,19 @@ ARITHMETIC: tuple[ir.BinaryOp, ...] = ("|", "^", "&", "<<", ">>", "+", "-", "*",
 TASK = ir.Pointer("task_struct")
 COMM = ir.Text(16)
 CURRENT = "current"
+TYPED_TASK = ir.Pointer("task_struct", walkable=True)
 ARGUMENTS: tuple[ir.Type, ...] = (*OPERATION, *INTEGERS, TASK)
+TYPED_EVENTS: Mapping[str, tuple[ir.Type, ...]] = {
+    "sched_switch": (ir.U8, TYPED_TASK, TYPED_TASK, ir.U32),
+    "sched_wakeup": (TYPED_TASK,),
+    "sched_wakeup_new": (TYPED_TASK,),
+    "sched_waking": (TYPED_TASK,),
+    "sched_migrate_task": (TYPED_TASK, ir.S32),
+    "sched_process_fork": (TYPED_TASK, TYPED_TASK),
+    "sched_stat_runtime": (TYPED_TASK, ir.U64),
+    "task_newtask": (TYPED_TASK, ir.U64),
+}
+"""Tracepoints of every kernel since 5.5 that are about tasks, with their arguments (those that were there then)."""
 MAX_STATEMENTS = 14
 
 TASK_FIELDS = ("pid", "tgid", "comm")
@@ -134,6 +146,12 @@ def merge(cases_: Sequence[Case]) -> ir.Unit:
     )
 
 
+def typed_case(seed: int, event: str, *, prefix: str, task_offsets: Mapping[str, int]) -> Case:
+    """A program for one of `TYPED_EVENTS`, whose arguments the verifier knows. It cannot be given events of one's own."""
+    maker = _Maker(Seeded(random.Random(seed)), prefix, task_offsets, task=TYPED_TASK)
+    return maker.case({event: TYPED_EVENTS[event]})
+
+
 @dataclass(slots=True)
 class _Scope:
     """What an expression may mention."""
@@ -152,6 +170,7 @@ class _Maker:
     choice: Choice
     prefix: str
     task_offsets: Mapping[str, int]
+    task: ir.Pointer = TASK
     tables: list[tuple[ir.Table, int]] = field(default_factory=list)
     """With the number of symbols."""
     states: list[ir.State] = field(default_factory=list)
@@ -160,16 +179,20 @@ class _Maker:
     statements: int = 0
     sampler: str = ""
 
-    def case(self) -> Case:
+    def case(self, known: Mapping[str, tuple[ir.Type, ...]] | None = None) -> Case:
+        """A case for events of which the arguments are known, or for made-up ones."""
         for index in range(self.choice.integer(0, 2)):
             self.tables.append(self._table(index))
-        events: dict[str, tuple[ir.Type, ...]] = {
-            f"{self.prefix}_e{index}": tuple(self.choice.pick(ARGUMENTS) for _ in range(self.choice.integer(1, 4)))
-            for index in range(self.choice.integer(1, 2))
-        }
+        events = known or self._events()
         samplers = tuple(self._sampler(index, events) for index in range(self.choice.integer(1, 2)))
         unit = ir.Unit(samplers, tuple(table for table, _ in self.tables), (), ())
         return Case(unit, tuple(self._firing(events) for _ in range(self.choice.integer(1, 12))))
+
+    def _events(self) -> dict[str, tuple[ir.Type, ...]]:
+        return {
+            f"{self.prefix}_e{index}": tuple(self.choice.pick(ARGUMENTS) for _ in range(self.choice.integer(1, 4)))
+            for index in range(self.choice.integer(1, 2))
+        }
 
     # Declarations
 
@@ -187,7 +210,7 @@ class _Maker:
         table = ir.Table(f"{self.prefix}_table{index}", mapping, default, tuple(n for _, n in names), names)
         return table, symbols
 
-    def _sampler(self, index: int, events: dict[str, tuple[ir.Type, ...]]) -> ir.Sampler:
+    def _sampler(self, index: int, events: Mapping[str, tuple[ir.Type, ...]]) -> ir.Sampler:
         self.sampler = f"{self.prefix}_s{index}"
         self.states = [self._state(n) for n in range(self.choice.integer(0, 2))]
         self.metrics = [self._metric(n) for n in range(self.choice.integer(1, 4))]
@@ -247,11 +270,11 @@ class _Maker:
 
     def _handler(self, event: str, args: tuple[ir.Type, ...]) -> ir.Handler:
         self.statements = 0
-        hook = Hook(kind="raw_tp", name=event)
+        hook = Hook(kind="tp_btf" if self.task.walkable else "raw_tp", name=event)
         body = self._block(_Scope(args), depth=0)
         return ir.Handler(self._span(), self.sampler, event, hook, body, tuple(f"a{n}" for n in range(len(args))))
 
-    def _firing(self, events: dict[str, tuple[ir.Type, ...]]) -> Firing:
+    def _firing(self, events: Mapping[str, tuple[ir.Type, ...]]) -> Firing:
         if self.choice.integer(0, 9) == 9:
             return Firing(EXIT, (CURRENT,))
         event = self.choice.pick(tuple(events))
@@ -289,12 +312,15 @@ class _Maker:
         kinds = ["update", "update", "update", "let"]
         if self.states:
             kinds += ["store", "store", "read", "default", "forget"]
+        keyed = [metric for metric in self.metrics if isinstance(metric.schema.dimension, ByKey)]
+        if keyed:
+            kinds.append("forget key")
         if depth < 3:
             kinds += ["if", "if"]
         match self.choice.pick(kinds):
             case "let":
                 type_ = self.choice.pick((*INTEGERS, None))
-                local = self._local(type_ or TASK)
+                local = self._local(type_ or self.task)
                 value = self._task(scope) if type_ is None else self._expr(scope, type_)
                 statement = ir.Let(self._span(), local, value)
                 scope.locals.append(local)
@@ -311,6 +337,11 @@ class _Maker:
             case "forget":
                 state = self.choice.pick(self.states)
                 return ir.ForgetState(self._span(), state, self._state_key(scope, state))
+            case "forget key":
+                metric = self.choice.pick(keyed)
+                row = self._row(scope, metric)
+                assert row is not None
+                return ir.ForgetKey(self._span(), metric, row)
             case "read":
                 return self._read(scope, depth)
             case "default":
@@ -464,15 +495,20 @@ class _Maker:
 
     def _task(self, scope: _Scope, *, depth: int = 0) -> ir.Expr:
         """A pointer to the running task, or null."""
-        pointers: list[ir.Expr] = [ir.Arg(n, type_) for n, type_ in enumerate(scope.args) if type_ == TASK]
-        pointers += [local for local in scope.locals if local.type == TASK]
+        pointers: list[ir.Expr] = [ir.Arg(n, type_) for n, type_ in enumerate(scope.args) if type_ == self.task]
+        pointers += [local for local in scope.locals if local.type == self.task]
         shape = self.choice.integer(0, 7)
         if shape == 7 and depth == 0:
             sides = [self._task(scope, depth=1) for _ in range(2)]
-            return ir.Select(self._expr(scope, ir.BOOL, depth=3), sides[0], sides[1], TASK)
+            return ir.Select(self._expr(scope, ir.BOOL, depth=3), sides[0], sides[1], self.task)
         if shape == 6 and depth == 0:
-            return ir.Reinterpret(self._task(scope, depth=1), TASK)
-        return self.choice.pick([*pointers, *pointers, ir.Builtin("current", TASK)])
+            return ir.Reinterpret(self._task(scope, depth=1), self.task)
+        return self.choice.pick([*pointers, *pointers, ir.Builtin("current", self.task)])
+
+    @property
+    def _part(self) -> ir.Pointer:
+        """Into the middle of a task."""
+        return ir.Pointer("", walkable=self.task.walkable)
 
     def _text(self, scope: _Scope) -> ir.Expr:
         if self.task_offsets and self.choice.integer(0, 1):
@@ -484,7 +520,7 @@ class _Maker:
         task, pid, tgid = self._task(scope), self.task_offsets["pid"], self.task_offsets["tgid"]
         match self.choice.integer(0, 4):
             case 0:
-                inner = ir.Offset(task, pid, ir.Pointer(), _INNER)
+                inner = ir.Offset(task, pid, self._part, _INNER)
                 return ir.Load(inner, tgid - pid, ir.S32, "tgid")
             case 1:
                 bit, bits = self.choice.pick(_BITS)
@@ -496,9 +532,9 @@ class _Maker:
 
     def _character(self, scope: _Scope) -> ir.Expr:
         """Of type U8."""
-        comm = ir.Offset(self._task(scope), self.task_offsets["comm"], ir.Pointer(), _CHARACTERS)
+        comm = ir.Offset(self._task(scope), self.task_offsets["comm"], self._part, _CHARACTERS)
         index = self._expr(scope, self.choice.pick(OPERATION), depth=3)
-        return ir.Load(ir.Element(comm, index, 1, COMM.size, ir.Pointer()), 0, ir.U8, "value")
+        return ir.Load(ir.Element(comm, index, 1, COMM.size, self._part), 0, ir.U8, "value")
 
     def _leaf(self, scope: _Scope, type_: ir.Int) -> ir.Expr:
         options: list[ir.Expr] = [ir.Const(self._constant(type_), type_)]

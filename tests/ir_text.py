@@ -78,6 +78,9 @@ def _statement(statement: ir.Statement, indent: str) -> Iterator[str]:
             yield f"{indent}{statement.state.name}[{expr_text(statement.key)}] = {values}"
         case ir.ForgetState():
             yield f"{indent}forget {statement.state.name}[{expr_text(statement.key)}]"
+        case ir.ForgetKey():
+            keys = ", ".join(expr_text(part) for part in statement.row)
+            yield f"{indent}forget {statement.metric.schema.name}[{keys}]"
         case ir.Update():
             row = "" if statement.row is None else f"[{', '.join(expr_text(part) for part in statement.row)}]"
             slot = "" if statement.slot is None else f"{{{expr_text(statement.slot)}}}"

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from dsl import schema
+from dsl import ir, schema
 from dsl.btf import Btf, Struct
 from dsl.emit_c import emit
 from dsl.facts import TargetFacts
@@ -25,6 +25,7 @@ from rezolus.agent.formats import parse_cpulist
 from rezolus.bpf import syscall
 from rezolus.bpf.load import Loaded, Unit, load
 from rezolus.bpf.maps import map_array, map_bytes
+from rezolus.bpf.targets import kernel_btf_ids
 from tests.ir_strategies import CURRENT, TASK_FIELDS, Case, Firing, merge, task_object
 
 COMM: Final = "oracle"
@@ -97,10 +98,10 @@ def task_offsets() -> Mapping[str, int]:
     return offsets
 
 
-def differences(cases: Sequence[Case]) -> list[list[Difference]]:
+def differences(cases: Sequence[Case], *, log_fd: int | None = None) -> list[list[Difference]]:
     """For each case, what disagrees. All are compiled as one unit, so their prefixes must differ.
 
-    Needs root. Leaves nothing loaded. Raises `CompileError` when the C is refused as a whole.
+    Needs root. Leaves nothing loaded. `log_fd` gets what clang says. Raises `CompileError` when the C is refused as a whole.
     """
     planned = plan(merge(cases), target_of(_kernel()))
     emitted = emit(planned)
@@ -111,12 +112,22 @@ def differences(cases: Sequence[Case]) -> list[list[Difference]]:
     who_text = _WHO_TEXT % (group, css + offsets["cgroup_subsys_state.id"])
     who = schema.Program(function=f"{_WHO}_am_i", hook=Hook(kind="raw_tp", name=_WHO), samplers=())
     unit = Unit(emitted.text + who_text, (*described.programs, who), (*described.maps, _WHO))
-    with load(unit, _no_btf, attached=False) as loaded:
+    with load(unit, _no_btf, attached=False, log_fd=log_fd) as loaded:
         for name, image in emitted.initial.items():
             syscall.map_update(loaded.maps[name], bytes(4), image)
         task = _ask(loaded, who)
         functions = {program.hook.name: program.function for program in described.programs}
         return [_compare(case, loaded, described, functions, task, number) for number, case in enumerate(cases)]
+
+
+def refusals(unit: ir.Unit, *, log_fd: int | None = None) -> dict[str, str]:
+    """The programs of a unit that the verifier refuses, with what it says. Nothing is attached. Needs root."""
+    planned = plan(unit, target_of(_kernel()))
+    emitted = emit(planned)
+    programs = planned.schema.programs
+    whole = Unit(emitted.text, programs, planned.schema.maps)
+    with load(whole, kernel_btf_ids(), attached=False, log_fd=log_fd) as loaded:
+        return {outcome.function: str(outcome.failure) for outcome in loaded.outcomes if outcome.failure is not None}
 
 
 def _no_btf(hook: Hook) -> int:

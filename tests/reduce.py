@@ -107,6 +107,8 @@ def _simpler(statement: ir.Statement) -> Iterator[ir.Statement]:
                 yield from (dataclasses.replace(statement, slot=expr) for expr in _simpler_expr(slot))
             if row is not None:
                 yield from (dataclasses.replace(statement, row=changed) for changed in _simpler_tuple(row))
+        case ir.ForgetKey():
+            yield from (dataclasses.replace(statement, row=changed) for changed in _simpler_tuple(statement.row))
         case _:
             assert_never(statement)
 
