@@ -92,7 +92,7 @@ def load_isolated(compile_samplers: Compile, btf_id: BtfId, *, log_fd: int | Non
 
 
 def _load(unit: CompiledUnit, btf_id: BtfId, log_fd: int | None) -> Loaded:
-    if not unit.schema.programs:
+    if not _using_programs(unit.schema):  # at most a program that looks after state nobody keeps
         return Loaded()
     return load(Unit(unit.text, unit.schema.programs, unit.schema.maps), btf_id, attached=False, log_fd=log_fd)
 

@@ -126,12 +126,15 @@ def _check(parsed: Parsed) -> tuple[Checked, TargetFacts]:
 
 
 def _require_metrics(checked: Checked, selection: Selection) -> None:
-    """UserError for a name or pattern that matches no metric."""
+    """UserError when no metric can ever have a value, and for a name or pattern that matches none."""
     from dsl import did_you_mean
 
-    names = [metric.schema.name for sampler in checked.unit.samplers for metric in sampler.metrics]
+    samplers = checked.unit.samplers
+    names = [metric.schema.name for sampler in samplers for metric in sampler.metrics]
     if not names:
         raise UserError("these files define no metric")
+    if not any(sampler.handlers or any(metric.read for metric in sampler.metrics) for sampler in samplers):
+        raise UserError("there is nothing to watch: this host has or allows none of the events, as said above")
     for pattern in selection.patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             hint = did_you_mean(pattern, names) or f"there are {', '.join(names)}"

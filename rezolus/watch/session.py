@@ -106,10 +106,14 @@ def _runnable(agent: Agent, options: Options) -> list[Metric]:
     if handover is None or agent.load_error is not None:
         raise UserError(agent.load_error or "nothing was loaded")
     metrics = [metric for metric in handover.schema.metrics if options.wanted(metric.name)]
-    attached = any(program.error is None for program in handover.programs)
-    if not attached and not any(isinstance(metric.storage, FromSource) for metric in metrics):
+    if not _attached(handover) and not any(isinstance(metric.storage, FromSource) for metric in metrics):
         raise UserError("\nerror: ".join(_reasons(handover)))
     return metrics
+
+
+def _attached(handover: Handover) -> int:
+    """Programs that are at work for a sampler."""
+    return sum(program.error is None and bool(program.samplers) for program in handover.programs)
 
 
 def _reasons(handover: Handover) -> list[str]:
@@ -124,7 +128,7 @@ def _title(agent: Agent, options: Options) -> str:
     parts = [options.what]
     running = agent.running
     if running is not None:
-        attached = sum(program.error is None for program in running.handover.programs)
+        attached = _attached(running.handover)
         if attached:
             parts.append(f"{attached} program{'' if attached == 1 else 's'}")
         if running.costs.windows:
@@ -147,7 +151,7 @@ def _remarks(agent: Agent) -> Iterator[tuple[str, str]]:
     for program in handover.programs:
         if program.error is not None and not any(name in _failed(handover) for name in program.samplers):
             yield f"{program.hook}: {program.error}", "red"
-    yield from list(_unavailable(handover))[:_UNAVAILABLE_SHOWN]
+    yield from list(dict.fromkeys(_unavailable(handover)))[:_UNAVAILABLE_SHOWN]
     for source in agent.statistics().sources:
         yield f"{source.path}: {source.message}", "yellow"
 

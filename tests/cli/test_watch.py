@@ -22,6 +22,7 @@ import pytest
 
 from rezolus.cli import watch
 from rezolus.cli.errors import run_reporting
+from tests import needs
 from tests.cli.command import ROOT, rezolus
 
 PATIENCE_S = 30.0
@@ -245,6 +246,22 @@ def test_a_file_with_errors_is_answered_as_check_does(file: Path) -> None:
 def test_what_cannot_be_watched_is_said(arguments: tuple[str, ...], said: str) -> None:
     done = rezolus("watch", *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {said}\n")
+
+
+@pytest.mark.kernel
+def test_without_the_right_to_load_programs_the_refusals_are_told(file: Path) -> None:
+    """Root in a container is often not allowed to."""
+    needs.program("setpriv", "util-linux")
+    bare = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", sys.executable, "-m", "rezolus", "watch"]
+    done = subprocess.run([*bare, str(file), "--once"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "warning[event-refused]: sys_enter: this host refuses it" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: there is nothing to watch")
+    both = [*bare, str(file), "probes/memory.rzl", "--once", "--interval", "100ms"]
+    done = subprocess.run(both, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^memory_total +[\d.]+ [GM]iB", done.stdout, re.MULTILINE)
+    assert "calls: sys_enter is not available: this host refuses it" in done.stdout
 
 
 def test_a_duration_that_is_none_is_a_wrong_command_line() -> None:
