@@ -6,7 +6,7 @@ words behind the fence:
 - `rzl`: a whole file without errors, in the standard form; `rzl members`: the same for what stands inside a sampler;
 - `rzl fragment`: a file that lacks another one, so it is only parsed;
 - `rzl wrong`: a file with an error, followed by a `text` block with what `rezolus check` prints;
-- `rzl file=NAME`: a file that the `console run` blocks behind it use;
+- `rzl file=NAME`: a file that the `console run` blocks behind it use, `rzl append=NAME`: what is added to its end;
 - `console run`: commands after `$ ` and their output, which is compared; other `console` blocks are only read.
 """
 
@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from dsl import CompileError, Parsed, check_files, parse_files, render_all
 from dsl.btf import Btf
@@ -53,9 +54,13 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     @property
-    def file(self) -> str:
-        """NAME of `file=NAME`; empty without."""
-        return next((word.removeprefix("file=") for word in self.info if word.startswith("file=")), "")
+    def file(self) -> tuple[Literal["w", "a"], str] | None:
+        """The file that the block is for, and whether to write it anew or at its end."""
+        for word in self.info:
+            how, _, name = word.partition("=")
+            if name and how in {"file", "append"}:
+                return ("w" if how == "file" else "a"), name
+        return None
 
 
 def blocks(page: Path) -> tuple[Block, ...]:
@@ -137,7 +142,9 @@ def run_console(page: Path, folder: Path) -> Iterator[tuple[Block, str]]:
     """Go through a page in `folder`: write its files, run its commands; each `console run` with its true text."""
     for block in blocks(page):
         if block.file:
-            (folder / block.file).write_text(block.text, encoding="utf-8")
+            mode, name = block.file
+            with (folder / name).open(mode, encoding="utf-8") as file:
+                file.write(block.text)
         elif block.info == ("console", "run"):
             yield block, "".join(f"$ {command}\n{_output(command, folder)}" for command in commands(block))
 
