@@ -128,9 +128,8 @@ def _section(section: Section, room: Room, top: int) -> Iterator[Text]:
     histogram = section.metric.kind == "histogram"
     numbers = _NUMBER * (1 + len(_QUANTILES) if histogram else 2 if section.metric.kind == "counter" else 1)
     bar_room = min(_BAR_MOST, room.width - numbers - _LABELS_LEAST - 2) if histogram else 0
-    axis = None
-    if bar_room >= _BAR_LEAST:
-        axis = Axis.over([row.spread.octaves for row in section.rows if row.spread], bar_room)
+    spreads = [row.spread.octaves for row in section.rows if row.spread]
+    axis = Axis.over(spreads, bar_room) if spreads and bar_room >= _BAR_LEAST else None
     labels = _aligned([section.labels, *(row.labels for row in rows)])
     wanted = max(cell_len(text) for text in labels) + 2
     reserved = numbers + (axis.columns + 2 if axis else 0)
