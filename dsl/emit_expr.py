@@ -277,8 +277,8 @@ class Expressions:
                 self.out.line(f"{self._declaration(value, name)} = {bare(text)};")
                 self._must_be_there(value, name)
             else:
-                initial = ABSENT if isinstance(value.node, ir.Remap | ir.TableLookup) else "0"
-                self.out.line(f"{self._declaration(value, name)} = {initial};")
+                always = isinstance(value.node, ir.Remap | ir.TableLookup)
+                self.out.line(f"{self._declaration(value, name)}{'' if always else ' = 0'};")
                 self._assign(value, name, checked=checked)
         self.scopes[-1].values[value] = name
         return name
