@@ -32,8 +32,9 @@ bench: setup-test ## measure the budgets: target, measured, ratio
 fuzz: setup-test ## compile N generated programs, run them in the kernel and in the interpreter (N=1000)
 	@$(PY) -m tests.fuzz $(N)
 
-docs: setup ## regenerate docs/metrics.md from probes/
+docs: setup-test ## regenerate docs/metrics.md from probes/, and the compiler's messages in all pages
 	@.venv/bin/rezolus metrics --markdown > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
+	@$(PY) -m tests.pages
 
 clean: ## remove everything that was made here, .venv included
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo.parquet docs/metrics.md.new
