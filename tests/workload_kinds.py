@@ -312,18 +312,17 @@ def _info(connection: socket.socket, *offsets: int) -> list[int]:
     return [int(struct.unpack_from("=I", data, offset)[0]) for offset in offsets]
 
 
-def udp_flood(count: int, size: int, address: str = "127.0.0.1", port: int = 0) -> dict[str, int]:
-    """Send datagrams; without a port to a socket here with a small buffer that nobody reads."""
+def udp_flood(count: int, size: int, address: str = "", port: int = 0) -> None:
+    """Send datagrams; without an address to a socket here with a small buffer that nobody reads."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        receiver.bind((address, 0))
-        target = (address, port or receiver.getsockname()[1])
+        receiver.bind(("127.0.0.1", 0))
+        target = (address, port) if address else receiver.getsockname()
         for _ in range(count):
             sender.sendto(b"r" * size, target)
-    return {}
 
 
 def fill_memory(mebibytes: int) -> None:
