@@ -24,7 +24,7 @@ from typing import Literal
 
 from dsl import CompileError, Parsed, check_files, parse_files, render_all
 from dsl.btf import Btf
-from dsl.facts import CAPABILITIES, Capability, TargetFacts
+from dsl.facts import CAPABILITIES, Capability, TargetFacts, TracepointFormats
 from rezolus.agent.facts import probe
 from tests.btfwriter import BtfWriter
 
@@ -88,13 +88,28 @@ def as_file(block: Block) -> str:
     return f'sampler example "An example" {{\n{body}}}\n'
 
 
+_FORMATS = {
+    "sched:sched_switch": """\
+name: sched_switch
+ID: 300
+format:
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+	field:int common_pid;	offset:4;	size:4;	signed:1;
+
+	field:char prev_comm[16];	offset:8;	size:16;	signed:0;
+	field:pid_t prev_pid;	offset:24;	size:4;	signed:1;
+"""
+}
+"""Of classic tracepoints in examples: tracefs, where the kernel has them, is for root and need not be mounted."""
+
+
 @cache
 def facts() -> TargetFacts:
     """This kernel's types on a host as the pages describe it: tracepoints and user space, no probes of kernel functions."""
     can = {name: Capability("yes") for name in CAPABILITIES}
     can["fentry"] = Capability("no", "refused by the kernel (operation not permitted)")
     can["kprobe"] = Capability("no", "this kernel has no kprobes")
-    return dataclasses.replace(probe(binaries=("libc",)), capabilities=can)
+    return dataclasses.replace(probe(binaries=("libc",)), capabilities=can, tracepoints=TracepointFormats(_FORMATS))
 
 
 def without_cgroups() -> TargetFacts:
