@@ -104,8 +104,8 @@ class Btf(Blob):
 
     def __init__(self, data: bytes, base: Btf | None) -> None:
         super().__init__(data, base)
-        self._index: dict[type, dict[int, int]] = {}
-        self._enumerators: dict[int, int] | None = None
+        self._index: dict[type, dict[bytes, int]] = {}
+        self._enumerators: dict[bytes, int] | None = None
 
     @classmethod
     def parse(cls, data: bytes, base: Btf | None = None) -> Btf:
@@ -134,50 +134,51 @@ class Btf(Blob):
         """Id of the first type of that class and name."""
         owner: Btf | None = self
         while owner is not None:
-            ids = [found for at in owner.offsets(name) if (found := owner.ids_by_name(kind).get(at)) is not None]
-            if ids:
-                return min(ids)
+            found = owner.ids_by_name(kind).get(name.encode())
+            if found is not None:
+                return found
             owner = owner.base
         return None
 
     def names(self, kind: type[Named]) -> list[str]:
         """Names of all types of a class, those of the base not included; for suggestions."""
-        return [self.string(at, 0) for at in self.ids_by_name(kind)]
+        return [name.decode(errors="backslashreplace") for name in self.ids_by_name(kind)]
 
     def enum_value(self, name: str) -> tuple[int, Enum] | None:
         """Value of an enumerator of any enum, and that enum; the first one when several have that name."""
-        ids = [found for at in self.offsets(name) if (found := self._by_enumerator().get(at)) is not None]
-        if not ids:
+        found = self._by_enumerator().get(name.encode())
+        if found is None:
             return self.base.enum_value(name) if self.base else None
-        enum = self.types(min(ids))
+        enum = self.types(found)
         assert isinstance(enum, Enum)
         return next(entry.value for entry in enum.values if entry.name == name), enum
 
     def enumerators(self) -> list[str]:
         """Names of all enumerators, those of the base not included; for suggestions."""
-        return [self.string(at, 0) for at in self._by_enumerator()]
+        return [name.decode(errors="backslashreplace") for name in self._by_enumerator()]
 
-    def ids_by_name(self, kind: type) -> dict[int, int]:
-        """Offset of the name -> id of the first type of that class. By offset, for that spares reading the strings."""
+    def ids_by_name(self, kind: type) -> dict[bytes, int]:
+        """Name -> id of the first type of that class."""
         index = self._index.get(kind)
         if index is None:
             index = {}
-            for type_id, position in self.of_kinds(_KINDS_OF[kind]):
-                name_at = self.words[position]
-                if name_at:
-                    index.setdefault(name_at, type_id)
+            found = self.of_kinds(_KINDS_OF[kind])
+            names = self.names_at([self.words[position] for _, position in found])
+            for name, (type_id, _) in zip(names, found, strict=True):
+                index.setdefault(name, type_id)
+            index.pop(b"", None)
             self._index[kind] = index
         return index
 
-    def _by_enumerator(self) -> dict[int, int]:
-        """Offset of the name -> id of the first enum that has an enumerator of that name."""
+    def _by_enumerator(self) -> dict[bytes, int]:
+        """Name -> id of the first enum that has an enumerator of that name."""
         if self._enumerators is None:
-            index: dict[int, int] = {}
+            index: dict[bytes, int] = {}
             for type_id, position in self.of_kinds(_KINDS_OF[Enum]):
                 info = self.words[position + 1]
                 width = 3 if info >> 24 & 0x1F == Kind.ENUM64 else 2
-                for name_at in self.words[position + 3 : position + 3 + width * (info & 0xFFFF) : width]:
-                    index.setdefault(name_at, type_id)
+                for name in self.names_at(self.words[position + 3 : position + 3 + width * (info & 0xFFFF) : width]):
+                    index.setdefault(name, type_id)
             self._enumerators = index
         return self._enumerators
 

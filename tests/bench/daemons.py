@@ -63,6 +63,7 @@ def daemon(interval: str, *sinks: str) -> Iterator[Daemon]:
     """A daemon with all shipped probes and these sinks, which ends with the block."""
     with tempfile.TemporaryDirectory(prefix="rezolus-bench-") as name:
         folder = Path(name)
+        folder.chmod(0o711)  # the unprivileged user works in a folder of its own there
         status, exporter = _free_address(), _free_address()
         lines = [f'[agent]\ninterval = "{interval}"\nlisten = "{status}"\nprobes = ["{ROOT}/probes/*.rzl"]']
         if EXPORTER in sinks:
