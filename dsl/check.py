@@ -13,6 +13,7 @@ import msgspec
 
 from dsl import ast, ir
 from dsl.check_tests import check_test
+from dsl.constants import CONSTANTS
 from dsl.diagnostics import did_you_mean
 from dsl.expressions import INTEGER_TYPES, check_expr
 from dsl.handlers import check_handler, check_measure
@@ -23,6 +24,7 @@ from dsl.schema import ByCapture, ByCgroup, ByCpu, ByKey, Dimension, KeyField, L
 from dsl.schema import Metric as SchemaMetric
 from dsl.scope import Body, Definitions, MetricScope, SamplerScope, TableScope, UnitScope
 from dsl.source import Span
+from dsl.suggest import is_slip
 from dsl.syscalls import KNOWN_SYSCALLS
 from dsl.units import NANOSECONDS, canonical
 from dsl.values import Value
@@ -108,12 +110,13 @@ def _define_table(
     mapping: dict[int, int] = {}
     places: dict[int, ast.Expr] = {}
     default = None
+    absent: list[ast.Name] = []
     syscalls = node.param_type == "syscall"
     for row in node.rows:
         if row.is_else:
             default = values.index(row.value)
         for item in row.items:
-            number = _syscall(item, unit) if syscalls else _row_number(item, body)
+            number = _syscall(item, unit) if syscalls else _row_number(item, body, absent)
             if number is None:
                 continue
             if number in mapping:
@@ -124,6 +127,10 @@ def _define_table(
                     labels=[(places[number].span, "first here")],
                 )
             mapping[number], places[number] = values.index(row.value), item
+    if absent:
+        more = f" and {len(absent) - 1} others of this table" if len(absent) > 1 else ""
+        message = f"this kernel has no `{absent[0].name}`{more}: nothing is counted for it"
+        unit.diags.warning("absent-enumerator", message, absent[0].span)
     name = f"{owner}_{node.name}" if owner else node.name
     while name in tables:
         name += "_"
@@ -132,7 +139,10 @@ def _define_table(
     definitions.tables[node.name] = TableScope(table, values, syscalls)
 
 
-def _row_number(item: ast.Expr, body: Body) -> int | None:
+def _row_number(item: ast.Expr, body: Body, absent: list[ast.Name]) -> int | None:
+    if isinstance(item, ast.Name) and _is_absent(item.name, body):
+        absent.append(item)
+        return None
     value = check_expr(item, body)
     if value is None:
         return None
@@ -140,6 +150,17 @@ def _row_number(item: ast.Expr, body: Body) -> int | None:
         return value.constant
     body.sampler.diags.error("not-constant", "a row of a table holds constants", item.span)
     return None
+
+
+def _is_absent(name: str, body: Body) -> bool:
+    """Whether a name looks like an enumerator that other kernels have; not when it is nearly one that this one has."""
+    if not name.isupper() or name in CONSTANTS or name in body.sampler.definitions.constants:
+        return False
+    unit = body.sampler.unit
+    if unit.enumerator(name) is not None:
+        return False
+    family = name.rpartition("_")[0].partition("_")[0] + "_"
+    return not is_slip(name, (other for other in unit.enumerators() if other.startswith(family)))
 
 
 def _syscall(item: ast.Expr, unit: UnitScope) -> int | None:

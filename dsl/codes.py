@@ -33,6 +33,7 @@ _CHECK = {
     "unknown-event": "The kernel or program has no such event, or not with these arguments.",
     "unknown-file": "A `use` names a file that cannot be read.",
     "event-refused": "The event exists, but the host does not let programs attach to it; the sampler runs without.",
+    "absent-enumerator": "A row of a table names a number that this kernel does not have; the row is as if it were not there.",
     "missing-label": "An update leaves a label out; every label has a value at every update.",
     "missing-help": "Every metric says what it is, for the people who read its graphs.",
     "duplicate-name": "Two declarations share a name that must be unique.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _MINIMUM_PREFIX = 3
+_SLIPS = 2
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str | None:
@@ -30,6 +31,12 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
         if rank is not None and (best is None or rank < best):
             best = rank
     return best[2] if best else None
+
+
+def is_slip(name: str, candidates: Iterable[str]) -> bool:
+    """Whether a name is one or two typing slips away from a candidate: too near to be meant as another name."""
+    near = (other for other in candidates if abs(len(other) - len(name)) <= _SLIPS)
+    return any(_distance(name.casefold(), other.casefold()) <= _SLIPS for other in near)
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:

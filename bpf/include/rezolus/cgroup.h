@@ -61,7 +61,9 @@ static inline void rezolus_name_cgroup(u32 index, u64 serial, u64 group)
  */
 static inline void rezolus_new_cgroup(struct cgroup_row *row, u32 index, u64 serial, u64 group)
 {
-    rezolus_clear((u64 *)row, 1, REZOLUS_CGROUP_WORDS);
+    /* The root is always the same cgroup, and autogroups may have been counted there before it was seen itself. */
+    if (index != REZOLUS_ROOT_CGROUP)
+        rezolus_clear((u64 *)row, 1, REZOLUS_CGROUP_WORDS);
     if (index)
         rezolus_name_cgroup(index, serial, group);
     asm volatile("" ::: "memory");
