@@ -100,6 +100,7 @@ class Daemon:
         self._sinks = {name: self._build(name, sink, metadata or {}) for name, sink in config.sinks.items()}
         self._running = set(self._sinks)
         self._failures: dict[str, UserError] = {}
+        self._stopping = trio.Event()
 
     async def run(
         self,
@@ -127,6 +128,7 @@ class Daemon:
                     except Exception as error:  # noqa: BLE001 - goes on below, when the sinks have finished
                         failure = error
                     notify("STOPPING=1")
+                    self._stopping.set()
                     self._hub.close()
                     watch.start_soon(self._tell_if_slow)
             watch.cancel_scope.cancel()
@@ -183,7 +185,7 @@ class Daemon:
             await sink.run(channel, task_status=task_status)
 
         try:
-            failure = await _persistently(sink.name, attempt, task_status)
+            failure = await _persistently(sink.name, attempt, self._stopping, task_status)
             if failure is not None:
                 self._failures[sink.name] = failure
         finally:
@@ -196,7 +198,7 @@ class Daemon:
         async def attempt(task_status: trio.TaskStatus[None]) -> None:
             await service(task_status=task_status)
 
-        await _persistently(name, attempt, task_status)
+        await _persistently(name, attempt, self._stopping, task_status)
 
     async def _watch_signals(
         self, signals: Sequence[int], shutdown: _Shutdown, *, task_status: trio.TaskStatus[None]
@@ -246,9 +248,12 @@ class _Readiness:
 
 
 async def _persistently(
-    name: str, attempt: Callable[[trio.TaskStatus[None]], Awaitable[None]], task_status: trio.TaskStatus[None]
+    name: str,
+    attempt: Callable[[trio.TaskStatus[None]], Awaitable[None]],
+    stopping: trio.Event,
+    task_status: trio.TaskStatus[None],
 ) -> UserError | None:
-    """Run something until it is done; while its address is in use, try again.
+    """Run something until it is done; while its address is in use, try again, but not once the daemon is stopping.
 
     Returns what ended it otherwise, reported. What is not the user's to mend is raised.
     """
@@ -270,7 +275,9 @@ async def _persistently(
         ready.started()  # the others need not wait
         if not retry:
             return failure
-        await trio.sleep(RETRY_S)
+        with trio.move_on_after(RETRY_S):
+            await stopping.wait()
+            return None
 
 
 def _leaves(group: BaseExceptionGroup[UserError]) -> list[UserError]:

@@ -93,6 +93,14 @@ async def test_an_address_in_use_concerns_one_sink_only_and_is_tried_again(
     assert rows(tmp_path / "out.parquet") == delivered(daemon)["rec"]
 
 
+async def test_a_sink_that_waits_for_its_address_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, trio.fail_after(20):
+        daemon = Daemon(configuration(tmp_path, exporter=taken.getsockname()[1], recorder="# all"))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: daemon.run(source(), task_status=task_status))
+            signal.raise_signal(signal.SIGTERM)
+
+
 async def test_when_the_only_sink_cannot_run_the_daemon_says_so(tmp_path: Path) -> None:
     (tmp_path / "out.parquet.recording").write_text("in the way")
     daemon = Daemon(configuration(tmp_path, recorder="# all"))
