@@ -22,7 +22,7 @@ from dsl.kernel import find_member
 from dsl.reads import Reads, source_of
 from dsl.schema import ByCapture, ByCgroup, ByCpu, ByKey, Dimension, KeyField, Label, Slots, Source
 from dsl.schema import Metric as SchemaMetric
-from dsl.scope import Body, Definitions, MetricScope, SamplerScope, TableScope, UnitScope
+from dsl.scope import Body, Definitions, FunctionScope, MetricScope, SamplerScope, TableScope, UnitScope
 from dsl.source import Span
 from dsl.suggest import is_slip
 from dsl.syscalls import KNOWN_SYSCALLS
@@ -40,8 +40,9 @@ def check(modules: Sequence[ast.Module], used: Mapping[ast.Use, ast.Module], uni
     """All samplers of the files, resolved and typed. Errors go to `unit.diags`; what is returned then is incomplete."""
     tables: dict[str, ir.Table] = {}
     checkers = []
+    known: dict[ast.Module, Definitions] = {}
     for module in modules:
-        definitions = _file_definitions(module, used, unit, tables)
+        definitions = _file_definitions(module, used, unit, tables, known)
         samplers_here = [item for item in module.items if isinstance(item, ast.Sampler)]
         checkers += [_SamplerChecker(item, definitions, unit, tables) for item in samplers_here]
     samplers = tuple(checker.check() for checker in checkers)
@@ -60,14 +61,22 @@ def check(modules: Sequence[ast.Module], used: Mapping[ast.Use, ast.Module], uni
 
 
 def _file_definitions(
-    module: ast.Module, used: Mapping[ast.Use, ast.Module], unit: UnitScope, tables: dict[str, ir.Table]
+    module: ast.Module,
+    used: Mapping[ast.Use, ast.Module],
+    unit: UnitScope,
+    tables: dict[str, ir.Table],
+    known: dict[ast.Module, Definitions],
 ) -> Definitions:
-    definitions = Definitions()
+    """What a file defines or uses. `known` has the files seen so far: each is defined once, and may be used in a circle."""
+    if module in known:
+        return known[module]
+    definitions = known[module] = Definitions()
     for item in module.items:
         if isinstance(item, ast.Use) and item in used:
-            for inner in used[item].items:
-                if isinstance(inner, ast.Table | ast.Function | ast.Const):
-                    define(inner, definitions, unit, tables, owner="")
+            inner = _file_definitions(used[item], used, unit, tables, known)
+            definitions.tables.update(inner.tables)
+            definitions.functions.update(inner.functions)
+            definitions.constants.update(inner.constants)
     for item in module.items:
         if isinstance(item, ast.Table | ast.Function | ast.Const):
             define(item, definitions, unit, tables, owner="")
@@ -85,7 +94,7 @@ def define(
     """Add a table, function or constant to what is visible."""
     match item:
         case ast.Function():
-            definitions.functions[item.name] = item
+            definitions.functions[item.name] = FunctionScope(item, definitions)
         case ast.Const():
             value = check_expr(item.value, _bare_body(definitions, unit, item.span))
             if isinstance(value, Value) and (value.literal or value.constant is not None):

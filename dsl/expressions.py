@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from dsl import ast, ir
@@ -146,6 +147,8 @@ def _builtin(name: str, body: Body) -> Value | None:
         return Value(BUILTINS[name], unit, target=target)
     if name in FACTORS:
         return literal(FACTORS[name])
+    if name == "null":
+        return literal(0)
     if name == "page_size":
         return literal(facts.page_size, "bytes")
     if name == "cpus":
@@ -459,8 +462,8 @@ def _call(node: ast.Call, body: Body) -> Value | Place | None:
     definitions, diags = body.sampler.definitions, body.sampler.diags
     if node.name in definitions.tables:
         return _table_lookup(node, body)
-    function = definitions.functions.get(node.name)
-    if function is None:
+    found = definitions.functions.get(node.name)
+    if found is None:
         near = (*definitions.tables, *definitions.functions)
         diags.error(
             "unknown-name",
@@ -469,6 +472,7 @@ def _call(node: ast.Call, body: Body) -> Value | Place | None:
             hint=did_you_mean(node.name, near),
         )
         return None
+    function = found.node
     if len(node.args) != len(function.params):
         expected = ", ".join(param.name for param in function.params)
         diags.error(
@@ -480,7 +484,8 @@ def _call(node: ast.Call, body: Body) -> Value | Place | None:
     if node.name in body.calls or len(body.calls) >= _MAX_CALL_DEPTH:
         diags.error("recursion", f"`{node.name}` is defined by itself", node.span)
         return None
-    inner = Body(body.sampler, {}, body.out, body.used, calls=(*body.calls, node.name))
+    home = replace(body.sampler, definitions=found.home)
+    inner = Body(home, {}, body.out, body.used, calls=(*body.calls, node.name))
     for param, arg in zip(function.params, node.args, strict=True):
         value = check_expr(arg, body)
         if value is None or not _fits_param(param, value, arg, body):

@@ -88,7 +88,9 @@ def _parse_uses(
         path = posixpath.normpath(posixpath.join(posixpath.dirname(module.source.path), item.path))
         if path not in texts and len(texts) < _MAX_USES:
             try:
-                texts[path] = parse(Source(path, read(path)), diags)
+                texts[path] = parsed = parse(Source(path, read(path)), diags)
+                if parsed is not None:
+                    _parse_uses(parsed, used, texts, read, diags)
             except (OSError, UnicodeError) as error:
                 why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "not UTF-8"
                 diags.error("unknown-file", f"`{path}` cannot be read: {why}", item.span)

@@ -32,12 +32,20 @@ class TableScope:
     is_syscall: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FunctionScope:
+    """A function and the place it was written at: its names mean what they mean there."""
+
+    node: ast.Function
+    home: Definitions
+
+
 @dataclass(slots=True, eq=False)
 class Definitions:
     """Tables, functions and constants visible in a file or in a sampler; the inner ones hide the outer."""
 
     tables: dict[str, TableScope] = field(default_factory=dict)
-    functions: dict[str, ast.Function] = field(default_factory=dict)
+    functions: dict[str, FunctionScope] = field(default_factory=dict)
     constants: dict[str, Value] = field(default_factory=dict)
 
     def child(self) -> Definitions:
