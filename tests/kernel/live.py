@@ -34,11 +34,23 @@ PATIENCE_S = 20.0
 
 _LOADER = """
 import socket, sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from dsl.facts import Capability
+from rezolus.agent import prepare
 from rezolus.agent.loader import run_loader
-from rezolus.agent.prepare import prepare
-run_loader(socket.socket(fileno=int(sys.argv[1])), partial(prepare, Path(sys.argv[2])))
+
+_, descriptor, config, *lacking = sys.argv
+host = prepare.probe
+
+def poorer(**asked):
+    facts = host(**asked)
+    no = dict.fromkeys(lacking, Capability("no", "for the test"))
+    return replace(facts, capabilities={**facts.capabilities, **no})
+
+prepare.probe = poorer
+run_loader(socket.socket(fileno=int(descriptor)), partial(prepare.prepare, Path(config)))
 """
 
 Source = Callable[[], Mapping[str, int]]
@@ -185,14 +197,17 @@ class Live:
 
 
 @contextmanager
-def live(files: Iterable[Path | str]) -> Iterator[Live]:
-    """Compile, load and attach definitions; everything that does not run is an error."""
+def live(files: Iterable[Path | str], *, lacking: Iterable[str] = ()) -> Iterator[Live]:
+    """Compile, load and attach definitions; everything that does not run is an error.
+
+    `lacking` are capabilities of this kernel (`dsl.facts.CAPABILITIES`) that are not to be used, as on an older one.
+    """
     paths = [str(ROOT / file) for file in files]
     ours, theirs = socket.socketpair()
     with tempfile.TemporaryDirectory(prefix="rezolus-live-") as folder, ours, theirs:
         config = Path(folder) / "config.toml"
         config.write_text(f"[agent]\nprobes = {json.dumps(paths)}\n")
-        command = [sys.executable, "-c", _LOADER, str(theirs.fileno()), str(config)]
+        command = [sys.executable, "-c", _LOADER, str(theirs.fileno()), str(config), *lacking]
         with subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()]) as loader:
             theirs.close()
             first, _ = receive(ours, Handover)

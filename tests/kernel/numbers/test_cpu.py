@@ -95,6 +95,7 @@ def test_short_lived_processes_lose_no_cpu_time(probes: Live, group: Cgroup) -> 
     assert abs(gone - children) <= 0.03 * children + 2 * MS
     assert abs(used - gone - own) <= 0.03 * own + 2 * MS
     assert gone <= watch.change.sum("cpu_usage_exited_tasks")
+    assert watch.change.sum("rezolus_discards", reason="state_full") == 0  # what was kept for them was given back
 
 
 def test_softirqs_are_those_of_proc_softirqs(probes: Live, group: Cgroup) -> None:
