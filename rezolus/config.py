@@ -5,9 +5,11 @@ The structures are the reference. Durations are whole nanoseconds.
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import stat
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -181,6 +183,7 @@ def load(path: Path | str) -> Config:
     if agent.btf_path is not None:
         agent = msgspec.structs.replace(agent, btf_path=_find_btf(path.parent, agent.btf_path, reader))
     sinks = _read_sinks(document.get("sinks", {}), agent, reader)
+    probes = _find_probes(path.parent, agent, reader)
     config = Config(
         path=path.absolute(),
         agent=agent,
@@ -191,8 +194,8 @@ def load(path: Path | str) -> Config:
         },
         log=reader.table(document.get("log", {}), "log", LogConfig),
         sinks=sinks,
-        probes=_find_probes(path.parent, agent, reader),
-        warnings=_warnings(agent, sinks),
+        probes=probes,
+        warnings=(*_warnings(agent, sinks), *_writable_by_all((path, *probes))),
     )
     _check_together(config, reader)
     if reader.problems:
@@ -270,6 +273,14 @@ def _check_together(config: Config, reader: TableReader) -> None:
     for what, users in owners.items():
         if len(users) > 1 and not what.endswith(":0"):
             reader.report(users[-1], f"the {what} is taken by {users[0]}")
+
+
+def _writable_by_all(files: Iterable[Path]) -> Iterator[str]:
+    """Warnings about files that say what root loads into the kernel, and that any user could change."""
+    for file in files:
+        with contextlib.suppress(OSError):  # who reads the file will say so
+            if file.stat().st_mode & stat.S_IWOTH:
+                yield f"{file}: everybody can change what root measures with this file: chmod o-w {file}"
 
 
 def _warnings(agent: AgentConfig, sinks: Mapping[str, SinkConfig]) -> tuple[str, ...]:

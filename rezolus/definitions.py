@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,12 @@ def read_files(paths: Iterable[str | Path]) -> Texts:
 
 
 def read_file(path: str) -> str:
-    """The text of a file. Raises OSError and UnicodeDecodeError."""
-    with Path(path).open("rb") as file:
+    """The text of a regular file. Raises OSError and UnicodeDecodeError."""
+    # Opened without blocking: nobody may ever write to a pipe that a `use` names, and the loader would wait for it.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
         content = file.read(MAXIMUM_BYTES + 1)
     if len(content) > MAXIMUM_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)

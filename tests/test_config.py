@@ -219,6 +219,18 @@ def test_listening_to_other_hosts_is_allowed_and_said(file: Path) -> None:
     assert load(file).warnings == ("sinks.a.listen: 0.0.0.0:4242 can be reached from other hosts",)
 
 
+def test_files_that_everybody_can_change_are_told(file: Path) -> None:
+    probe = file.parent / "own.rzl"
+    probe.write_text("")
+    file.write_text('agent.probes = ["own.rzl"]\nsinks.a.type = "exporter"')
+    for each in (file, probe):
+        each.chmod(0o666)
+        (warning,) = load(file).warnings
+        assert warning.startswith(f"{each}: everybody can change")
+        each.chmod(0o644)
+    assert load(file).warnings == ()
+
+
 def test_a_sampler_that_no_probe_defines_is_named_with_the_nearest(file: Path) -> None:
     file.write_text("samplers.cpu_usag.enabled = false\nsamplers.syscalls.enabled = true\nsinks = {}")
     config = load(file)

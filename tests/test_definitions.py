@@ -24,14 +24,15 @@ def test_what_cannot_be_read_is_told_apart_from_what_can(tmp_path: Path) -> None
     latin.write_bytes(b"# Gr\xfc\xdfe\n")
     huge.touch()
     os.truncate(huge, definitions.MAXIMUM_BYTES + 1)
-    read = definitions.read_files([good, latin, tmp_path / "none.rzl", tmp_path, huge, "/dev/zero"])
+    os.mkfifo(tmp_path / "pipe.rzl")
+    read = definitions.read_files([good, latin, tmp_path / "none.rzl", tmp_path, huge, tmp_path / "pipe.rzl"])
     assert dict(read.texts) == {str(good): "# Grüße\n"}
     assert [str(problem) for problem in read.unreadable] == [
         f"{latin}: is not UTF-8 text: byte 4 is 0xfc",
         f"{tmp_path}/none.rzl: no such file or directory",
         f"{tmp_path}: is a directory; name its files: {tmp_path}/*.rzl",
         f"{huge}: file too large",
-        "/dev/zero: file too large",
+        f"{tmp_path}/pipe.rzl: not a regular file",
     ]
     with pytest.raises(UserError, match=r"(?s)latin.*none.*huge"):
         read.complete()
