@@ -17,7 +17,7 @@ BANNER = f"Rezolus {__version__} Agent\nSee /status and /samplers here; metrics 
 
 def make_app(status: Callable[[], AgentStatus]) -> QuartTrio:
     """The pages as an ASGI application; `status` is asked at every request."""
-    app = QuartTrio("rezolus.agent")
+    app = QuartTrio("rezolus.agent", static_folder=None)
 
     @app.get("/")
     async def banner() -> Response:
