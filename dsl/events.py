@@ -314,13 +314,13 @@ def _usdt(event: ast.Event, facts: TargetFacts) -> tuple[Attachment, ...] | Unav
         if len(event.params) > len(notations):
             return Unavailable(f"`{name}` has {len(notations)} arguments, found {len(event.params)} parameters")
         names = {}
-        for param, notation in zip(event.params, notations, strict=False):
+        for index, (param, notation) in enumerate(zip(event.params, notations, strict=False)):
             type_ = notation_type(notation)
             if type_ is None:
                 return Unavailable(f"an argument of `{name}` lies where it cannot be read, `{notation}`")
             unit = canonical(param.type_name) if param.type_name not in _USER_TYPES else ""
             if param.name != "_":
-                names[param.name] = _user_value(param, ir.UsdtArg(notation, type_), unit)
+                names[param.name] = _user_value(param, ir.UsdtArg(notation, type_, index), unit)
         hook = Hook(
             kind="usdt",
             name=name,

@@ -118,8 +118,11 @@ class Machine:
         `current` the event happens in a task of which everything is 0. After `sched_process_free` its task is gone.
         """
         task = current if isinstance(current, ir.TestObject) else self._idle
+        hooks: dict[str, Hook] = {}
         for handler in self._handlers:
-            if event == (handler.event if isinstance(event, str) else handler.hook):
+            happened = event == (handler.event if isinstance(event, str) else handler.hook)
+            # A USDT probe has a site, and so a hook, in every function it was inlined into: an event happens at one of them.
+            if happened and hooks.setdefault(handler.sampler, handler.hook) == handler.hook:
                 frame = Frame(tuple(args), handler.arg_names, now, cpu, task)
                 _Run(self._world, handler.sampler, frame).block(handler.body)
         if event == _LAST_EVENT_OF_A_TASK and args and isinstance(args[0], ir.TestObject):

@@ -220,6 +220,17 @@ def test_a_negative_value_is_out_of_range(kind: Literal["counter", "histogram"])
     assert run.rows("m") == ()
 
 
+def test_an_event_with_several_sites_happens_at_one_of_them() -> None:
+    m = metric()
+    hooks = (Hook(kind="usdt", name="p:e", offset=offset) for offset in (16, 32))
+    handlers = tuple(ir.Handler(SPAN, "s", "e", hook, (update(m, const(1)),)) for hook in hooks)
+    run = Machine(ir.Unit((ir.Sampler(SPAN, "s", "", (m,), (), handlers, ()),), (), (), ()))
+    run.fire("e")
+    assert run.value("m") == 1
+    run.fire(handlers[1].hook)
+    assert run.value("m") == 2
+
+
 # Metrics
 
 
