@@ -49,7 +49,7 @@ def command(seconds: float, file: Path, output: Path) -> None:
         folder = Path(name)
         folder.chmod(0o755)  # the daemon writes as an unprivileged user
         tally, status = _measure(config, folder, seconds, console)
-        os.chown(folder / recording, os.getuid(), os.getgid())
+        os.chown(folder / recording, os.getuid(), os.getgid(), follow_symlinks=False)
         (folder / recording).replace(output)
     summary = summarize(output)
     console.print(result(summary, tally, status))
