@@ -9,8 +9,8 @@ from typing import assert_never
 
 from dsl import ir
 from dsl.diagnostics import CompilerBug
-from dsl.emit_expr import Expressions, Fail, bare
-from dsl.emit_types import amount, ctype, words_of
+from dsl.emit_expr import Expressions, Fail
+from dsl.emit_types import amount, bare, ctype, words_of
 from dsl.fuse import CPU, Block, Step, bank_name
 from dsl.number import Memory, Value
 from dsl.plan import STACK_WORDS, is_alone, state_map

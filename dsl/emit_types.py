@@ -75,3 +75,15 @@ def text_words(text: str, size: int) -> list[int]:
     """A text as little-endian words, NUL and padding included."""
     data = text.encode()[: max(size - 1, 0)].ljust(-(-size // 8) * 8, b"\0")
     return [int.from_bytes(data[index : index + 8], "little") for index in range(0, len(data), 8)]
+
+
+def bare(text: str) -> str:
+    """Without the outermost parentheses, if they belong together."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return text
+    depth = 0
+    for index, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if depth == 0 and index < len(text) - 1:
+            return text
+    return text[1:-1]

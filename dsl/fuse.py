@@ -148,7 +148,7 @@ class _Builder:
                 value = self.graph.number(statement.value, env)
                 env[statement.local.name] = value
                 self.graph.hints.setdefault(value, statement.local.name)
-                return Step(self.handler, statement, (value,)) if fails(value) else None
+                return Step(self.handler, statement, (value,)) if value.fallible else None
             case ir.If():
                 head = (self.graph.number(statement.condition, env),)
                 blocks = (self.block(statement.then, env), self.block(statement.otherwise, env))
@@ -231,11 +231,6 @@ CPU = ir.Builtin("cpu", ir.U32)
 CURRENT = ir.Builtin("current", ir.Pointer("task_struct", walkable=True))
 
 
-def fails(value: Value) -> bool:
-    """Whether evaluating a value can fail."""
-    return bool(value.reasons) or any(fails(operand) for operand in value.operands)
-
-
 def is_kept(value: Value) -> bool:
     """Whether a value is worth a variable and, where it is not sure to be needed, a branch."""
     match value.node:
@@ -246,7 +241,7 @@ def is_kept(value: Value) -> bool:
         case ir.Binary(op="/" | "%"):
             return True
         case ir.Binary():
-            return any(fails(choice) for choice in value.choices)
+            return any(choice.fallible for choice in value.choices)
         case _:
             return True
 
@@ -268,17 +263,19 @@ class _Need:
 
 
 def _operands(value: Value, need: dict[Value, _Need], *, sure: bool) -> None:
-    entry = need.setdefault(value, _Need())
-    known = entry.head or entry.choices > 1
-    if sure:
-        entry.head = entry.sure = True
-    else:
-        entry.choices += 1
-    if not known:
-        for operand in value.required:
-            _operands(operand, need, sure=sure)
-        for operand in value.choices:
-            _operands(operand, need, sure=False)
+    todo = [(value, sure)]
+    while todo:
+        item, surely = todo.pop()
+        entry = need.setdefault(item, _Need())
+        # Further uses say nothing new about what the value is made of.
+        known = entry.head or entry.choices > 1
+        if surely:
+            entry.head = entry.sure = True
+        else:
+            entry.choices += 1
+        if not known:
+            todo += [(operand, surely) for operand in item.required]
+            todo += [(operand, False) for operand in item.choices]
 
 
 def _needs(step: Step) -> dict[Value, _Need]:

@@ -8,7 +8,7 @@ nodes of their own. Beside the expressions of the source there are the addresses
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -51,6 +51,10 @@ class Value:
     """How many of the last operands are evaluated only when the first one asks for it."""
     reasons: tuple[ir.DiscardReason, ...]
     """Ways this node itself, not its operands, can fail."""
+    fallible: bool
+    """Whether it or an operand can fail."""
+    depth: int
+    """How many operations stand on one another in it."""
 
     @property
     def required(self) -> tuple[Value, ...]:
@@ -163,7 +167,9 @@ class Graph:
             lazy = isinstance(node, ir.Binary) and node.op in ("&&", "||")
             optional = 2 if isinstance(node, ir.Select) else 1 if lazy else 0
             reasons = _reasons(node, operands, self.tables)
-            found = self._index[key] = Value(len(self.values), node, operands, optional, reasons)
+            depth = 1 + max((operand.depth for operand in operands), default=0)
+            fallible = bool(reasons) or any(operand.fallible for operand in operands)
+            found = self._index[key] = Value(len(self.values), node, operands, optional, reasons, fallible, depth)
             self.values.append(found)
         return found
 
@@ -181,13 +187,32 @@ def root(value: Value) -> Value:
     return value
 
 
-def failures(value: Value) -> Iterator[ir.DiscardReason]:
-    """All reasons for which evaluating a value may fail, with repetitions."""
+def bottom(value: Value) -> Value:
+    """The object an address lies in."""
+    while isinstance(value.node, ir.Reinterpret | ir.Offset | ir.Element):
+        value = value.operands[0]
+    return value
+
+
+def closure(values: Iterable[Value]) -> list[Value]:
+    """Values with all they are made of, operands first."""
     seen: set[Value] = set()
-    todo = [value]
+    todo = list(values)
     while todo:
         item = todo.pop()
         if item not in seen:
             seen.add(item)
-            yield from item.reasons
             todo.extend(item.operands)
+    return sorted(seen, key=lambda value: value.id)
+
+
+def failures(value: Value) -> Iterator[ir.DiscardReason]:
+    """All reasons for which evaluating a value may fail, with repetitions."""
+    for item in closure([value]):
+        yield from item.reasons
+
+
+def numbered(value: Value) -> list[tuple[int, ir.DiscardReason]]:
+    """The reasons for which the alternatives of a value can fail, numbered from 1."""
+    found = sorted({reason for choice in value.choices for reason in failures(choice)})
+    return list(enumerate(found, start=1))

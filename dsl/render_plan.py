@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dsl import ir
 from dsl.fuse import Block, Fused, Mode, Step, is_kept
-from dsl.number import Bound, Memory, Value
+from dsl.number import Bound, Memory, Value, closure
 from dsl.plan import Plan, Program, is_alone, is_plain, state_map
 from dsl.weigh import weights
 
@@ -87,8 +87,8 @@ def _reads(plan: Plan, fused: Fused) -> Iterator[str]:
     modes = _modes(fused.root)
     users: dict[Value, dict[str, None]] = {}
     for step in fused.steps():
-        for value in (*step.head, *((step.default,) if step.default else ())):
-            _use(value, fused.handlers[step.handler].sampler, users)
+        for value in closure((*step.head, *((step.default,) if step.default else ()))):
+            users.setdefault(value, {})[fused.handlers[step.handler].sampler] = None
     for value in fused.graph.values:
         if value not in users or not _is_worth_telling(value):
             continue
@@ -125,14 +125,6 @@ def _modes(block: Block) -> dict[Value, Mode]:
         for inner in step.blocks:
             found = {**_modes(inner), **found}
     return found
-
-
-def _use(value: Value, sampler: str, users: dict[Value, dict[str, None]]) -> None:
-    known = users.setdefault(value, {})
-    if sampler not in known:
-        known[sampler] = None
-        for operand in value.operands:
-            _use(operand, sampler, users)
 
 
 def _updates(plan: Plan, program: Program) -> Iterator[str]:

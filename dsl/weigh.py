@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dsl import ir
 from dsl.fuse import Fused, Step
-from dsl.number import Memory, Value
+from dsl.number import Memory, Value, closure
 
 # Nanoseconds per operation by `kernel.bpf_stats_enabled` on x86-64, see docs/design/codegen.md; only their ratio matters.
 _BUILTINS = {"now": 49, "cpu": 2, "pid": 5, "tid": 5, "uid": 5, "current": 2, "comm": 20}
@@ -17,21 +17,13 @@ def weights(fused: Fused) -> tuple[int, ...]:
     own: dict[str, int] = dict.fromkeys(fused.samplers, 10)
     for step in fused.steps():
         sampler = fused.handlers[step.handler].sampler
-        for value in (*step.head, *((step.default,) if step.default else ())):
-            _use(value, sampler, users)
+        for value in closure((*step.head, *((step.default,) if step.default else ()))):
+            users.setdefault(value, set()).add(sampler)
         own[sampler] += _statement(step)
     for value, samplers in users.items():
         for sampler in samplers:
             own[sampler] += _evaluation(value) // len(samplers)
     return tuple(own.values())
-
-
-def _use(value: Value, sampler: str, users: dict[Value, set[str]]) -> None:
-    known = users.setdefault(value, set())
-    if sampler not in known:
-        known.add(sampler)
-        for operand in value.operands:
-            _use(operand, sampler, users)
 
 
 def _evaluation(value: Value) -> int:

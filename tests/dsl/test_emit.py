@@ -341,6 +341,19 @@ def test_a_text_too_big_for_the_stack_is_kept_in_the_scratch_row() -> None:
     assert "bpf_probe_read_kernel_str(arg0_text, 256" in text
 
 
+def test_expressions_of_expressions_do_not_grow_without_bounds() -> None:
+    """A thousand variables, each twice the one before, and as many that choose between the one before and itself."""
+    before: ir.Expr = arg(0)
+    statements: list[ir.Statement] = []
+    for number in range(1000):
+        twice = ir.Local(f"twice{number}", ir.U64)
+        same = ir.Local(f"same{number}", ir.U64)
+        statements.append(ir.Let(line(1), twice, ir.Binary("+", before, before, ir.U64)))
+        statements.append(ir.Let(line(1), same, ir.Select(ir.Convert(twice, ir.U32), twice, twice, ir.U64)))
+        before = same
+    assert len(body(*statements, update(GAUGE, "set", before))) < 500_000
+
+
 def test_a_discard_uses_the_row_that_is_there() -> None:
     sampler = Sampler("s", [COUNT]).on(
         "e", add(COUNT), ir.Let(line(2), ir.Local("x", ir.S32), load(task(0), 8, ir.S32, "x"))
