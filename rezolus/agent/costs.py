@@ -132,15 +132,11 @@ class CostMeter:
         return sorted(found, key=lambda metric: metric.series.name)
 
     def _total_runs(self, name: str) -> int:
-        return int(self._total(name).runs)
+        """Up to now: between windows the last rates run on. Asked for at every reading, hence no `Cost` is made."""
+        return int(self._totals[name].runs + self._shares[name].runs * (self._clock() - self._at) / NS)
 
     def _total_ns(self, name: str) -> int:
-        return int(self._total(name).ns)
-
-    def _total(self, name: str) -> Cost:
-        """Up to now: between windows the last rates run on."""
-        since = (self._clock() - self._at) / NS
-        return self._totals[name] + self._shares[name].over(since)
+        return int(self._totals[name].ns + self._shares[name].ns * (self._clock() - self._at) / NS)
 
     def _advance(self, now: int) -> None:
         """Fix the totals up to now, after which other rates hold."""

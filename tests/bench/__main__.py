@@ -21,6 +21,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: eBPF programs are measured: run it as root", file=sys.stderr)
         return 2
+    # Users have bytecode files and parser tables beside the program, which this would keep from being written.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in names:
         print(render(importlib.import_module(f"tests.bench.{name}").run()), flush=True)
     return 0

@@ -19,7 +19,7 @@ def main() -> None:
         print(f"{step}\t{now[0] - last[0]:.4f}\t{now[1] - last[1]:.4f}")
         last = now
 
-    import dsl
+    import dsl.pipeline
     from rezolus.agent.facts import probe
     from rezolus.bpf.attach import attach
     from rezolus.bpf.compile import compile_unit
