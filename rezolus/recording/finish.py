@@ -48,7 +48,8 @@ def finish(folder: Path, output: Path) -> int:
 def recover(work: Path, output: Path) -> list[Path]:
     """Finish every recording that was left in the work folder of `output`; returns the files written.
 
-    They are called after `output` and the time of their first reading. Recordings still being written are left
+    They are called after `output` and the time of their first reading, and lie beside it or, where that folder is
+    closed to us, in the work folder. Recordings still being written are left
     alone. Raises OSError and UserError.
     """
     written = []
@@ -56,7 +57,9 @@ def recover(work: Path, output: Path) -> list[Path]:
         with folder_lock(folder) as mine:
             if not mine:
                 continue
-            target = output.with_name(f"{output.stem}.recovered-{folder.name}{output.suffix}")
+            # Beside `output`, unless root made that file in a folder which we may not write to.
+            place = output.parent if os.access(output.parent, os.W_OK) else work
+            target = place / f"{output.stem}.recovered-{folder.name}{output.suffix}"
             if finish(folder, target):
                 written.append(target)
     return written
