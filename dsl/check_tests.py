@@ -8,7 +8,6 @@ from dsl import ast, ir
 from dsl.diagnostics import did_you_mean
 from dsl.events import event_text
 from dsl.expressions import check_value
-from dsl.schema import ByCgroup, ByCpu
 from dsl.scope import Body, MetricScope, SamplerScope, UnitScope
 from dsl.statements import label_slot
 from dsl.units import NANOSECONDS
@@ -107,9 +106,13 @@ class _TestChecker:
         return ir.TestExpect(step.span, name, slot.value, self.row(step.metric, metric), values, step.is_list)
 
     def row(self, target: ast.MetricRef, metric: MetricScope) -> tuple[object, ...] | None:
+        """The key of the series that is looked at; None, all series together, without one."""
         if not target.keys:
-            if isinstance(metric.metric.schema.dimension, ByCpu | ByCgroup):
-                return (0,) if isinstance(metric.metric.schema.dimension, ByCpu) else (1,)
+            return None
+        names = metric.node.dimension.names if metric.node.dimension else ()
+        if len(target.keys) != len(names):
+            message = f"`{target.name}` has the keys {', '.join(names)}" if names else f"`{target.name}` has no keys"
+            self.unit.diags.error("arity", f"{message}, found {len(target.keys)}", target.span)
             return None
         return tuple(self.value(key) for key in target.keys)
 
