@@ -127,7 +127,7 @@ def _binary(x: Expressions, value: Value, node: ir.Binary) -> str | None:
     if node.op in ("==", "!="):
         first, second = x.need(left), x.need(right)
         if isinstance(left.type, ir.Pointer) or isinstance(right.type, ir.Pointer):
-            first, second = f"(u64){first}", f"(u64){second}"
+            first, second = _pointer(left, first), _pointer(right, second)
         text = f"({first} {node.op} {second})"
         return f"REZOLUS_TRUTH{text}" if x.is_tracked(left) or x.is_tracked(right) else text
     if isinstance(type_, ir.Pointer):
@@ -141,6 +141,10 @@ def _binary(x: Expressions, value: Value, node: ir.Binary) -> str | None:
         function = "rezolus_divide" if node.op == "/" else "rezolus_remainder"
         return f"({ctype(node.type)}){function}({first}, {second})"
     return operation(node.type, f"{first} {node.op} {second}", (first, node.op, second))
+
+
+def _pointer(value: Value, text: str) -> str:
+    return f"REZOLUS_CHOSEN({text})" if isinstance(value.node, ir.Select) else f"(u64){text}"
 
 
 def _shift(x: Expressions, node: ir.Binary, left: Value, right: Value) -> str:

@@ -45,6 +45,14 @@
         plain;                                                              \
     })
 
+/* A pointer that the compiler has to take as it is: it would compare what it was chosen from. */
+#define REZOLUS_CHOSEN(pointer)                                             \
+    ({                                                                      \
+        u64 chosen = (u64)(pointer);                                        \
+        REZOLUS_OPAQUE(chosen);                                             \
+        chosen;                                                             \
+    })
+
 /*
  * A comparison of kernel pointers. The compiler would join it with others (`a == 0 && b == 0` as
  * `(a | b) == 0`), which the verifier refuses for pointers.
