@@ -274,6 +274,8 @@ class _SamplerChecker:
             if not 1 <= limit <= _MAX_KEYS * 16:
                 scope.diags.error("bad-limit", f"a limit is 1 to {_MAX_KEYS * 16}", node.span)
             state = ir.State(scope.node.name, node.name, "hash", (field,), zero, limit, key, node.span.line)
+            if node.key not in INTEGER_TYPES:
+                scope.state_structures[node.name] = node.key
         scope.states[node.name] = state
         scope.state_units[node.name] = unit
 
@@ -285,7 +287,7 @@ class _SamplerChecker:
         if not node.help:
             scope.diags.error(
                 "missing-help",
-                f"`{node.name}` says not what it is",
+                f"`{node.name}` does not say what it is",
                 node.span,
                 hint='add a description: "Packets dropped"',
             )

@@ -390,12 +390,25 @@ def check_state_key(state: ir.State, node: ast.Index, body: Body) -> ir.Expr | N
     value = check_value(node.keys[0], body)
     if value is None:
         return None
+    wanted = body.sampler.state_structures.get(state.name, "")
     if isinstance(value.type, ir.Pointer):
+        if wanted and value.target is not None and structure_name(value.target) not in ("", wanted):
+            message = f"the key of `{state.name}` is a `{wanted} *`, found {describe(value)}"
+            diags.error("state-key", message, node.keys[0].span, hint=_key_hint(structure_name(value.target)))
+            return None
         return ir.Convert(value.expr, ir.U64)
+    if wanted and value.is_integer and value.constant != 0:
+        message = f"the key of `{state.name}` is a `{wanted} *`, found {describe(value)}"
+        diags.error("state-key", message, node.keys[0].span, hint=f"for a number declare `by {integer_type(value)}`")
+        return None
     if not value.is_integer:
         diags.error("state-key", f"a key is a number or a pointer, found {describe(value)}", node.keys[0].span)
         return None
     return convert(value, state.key_type).expr
+
+
+def _key_hint(structure: str) -> str:
+    return "declare `by task` for a state of each task" if structure == "task_struct" else f"declare `by {structure}`"
 
 
 def _binary(node: ast.Binary, body: Body) -> Value | None:

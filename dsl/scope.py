@@ -104,6 +104,8 @@ class SamplerScope:
     metrics: dict[str, MetricScope] = field(default_factory=dict)
     states: dict[str, ir.State] = field(default_factory=dict)
     state_units: dict[str, str] = field(default_factory=dict)
+    state_structures: dict[str, str] = field(default_factory=dict)
+    """Of a state whose key is an address: the structure that must be there."""
     sources: dict[str, ast.SourceDecl] = field(default_factory=dict)
 
     @property

@@ -193,6 +193,7 @@ class Agent:
             return
         for line in problem_lines(handover.problems):
             log.error("%s", line)
+        _log_running(handover)
         before, self._running = self._running, running
         if before is not None:
             before.close()
@@ -236,6 +237,15 @@ class Agent:
             except LoadError:
                 return  # the helper is gone, and has said so
             await trio.sleep(pause)
+
+
+def _log_running(handover: Handover) -> None:
+    """From here on events are counted: worth a line, since the pages answer before."""
+    attached = sum(program.error is None for program in handover.programs)
+    if attached:
+        seconds = sum(handover.seconds.values())
+        samplers = len(handover.schema.samplers)
+        log.info("%d samplers run, %d programs attached after %.1f s", samplers, attached, seconds)
 
 
 def _hierarchy(root: str) -> str | None:
