@@ -274,7 +274,7 @@ class _SamplerChecker:
             if not 1 <= limit <= _MAX_KEYS * 16:
                 scope.diags.error("bad-limit", f"a limit is 1 to {_MAX_KEYS * 16}", node.span)
             state = ir.State(scope.node.name, node.name, "hash", (field,), zero, limit, key, node.span.line)
-            if node.key not in INTEGER_TYPES:
+            if node.key not in INTEGER_TYPES and scope.unit.structure(node.key) is not None:
                 scope.state_structures[node.name] = node.key
         scope.states[node.name] = state
         scope.state_units[node.name] = unit

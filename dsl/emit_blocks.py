@@ -173,7 +173,13 @@ def _text(x: Expressions, value: Value, name: str, *, checked: bool) -> None:
             x.out.line(f"{helper}({name}, {size}, (u8 *){base} + {node.offset}); /* {node.path} */")
         case ir.CString():
             helper = "bpf_probe_read_user_str" if _is_user(value.operands[0]) else "bpf_probe_read_kernel_str"
-            x.out.line(f"{helper}({name}, {size}, {x.address(value.operands[0])});")
+            read = f"{helper}({name}, {size}, {x.address(value.operands[0])})"
+            fail = x.scopes[-1].fail
+            if fail is None:
+                x.out.line(f"{read};")
+            else:
+                # A page that is not in memory cannot be waited for here: no text is not the empty text.
+                fail(f"{read} < 0", "null")
         case ir.RecordField():
             x.out.line(f"bpf_probe_read_kernel_str({name}, {size}, (u8 *)ctx + {node.offset}); /* {node.name} */")
         case ir.Select():

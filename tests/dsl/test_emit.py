@@ -90,7 +90,7 @@ def test_memory_of_a_process_is_read_as_such() -> None:
     name = ir.CString(pointer, ir.Text(16))
     text = body(update(keyed("names"), "add", ONE, row=(name,)), kind="uprobe")
     assert "u64 a_text[2] = {};" in text
-    assert "bpf_probe_read_user_str(a_text, 16, (void *)a);" in text
+    assert "if (unlikely(bpf_probe_read_user_str(a_text, 16, (void *)a) < 0)) {" in text
 
 
 def test_a_field_of_a_record_is_read_from_the_context() -> None:
