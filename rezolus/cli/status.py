@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +22,8 @@ from rezolus.terminal import console
 
 DEFAULT = "http://127.0.0.1:4241"
 TIMEOUT_S = 5.0
+MAXIMUM_BYTES = 64 << 20
+"""Of an answer; one with hundreds of samplers has a megabyte."""
 _COLOURS = {"healthy": "green", "unsupported": "yellow", "degraded": "red", "failed": "bold red"}
 _BAD = ("degraded", "failed")
 
@@ -59,8 +64,7 @@ def fetch(url: str) -> bytes:
     """The body at `url`. Raises UserError."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the scheme was checked
-            body: bytes = answer.read()
-            return body
+            return b"".join(_parts(answer))
     except urllib.error.HTTPError as error:
         with error:
             raise UserError(f"{url} answers {error.code} {error.reason}; is it the agent's address?") from None
@@ -70,11 +74,21 @@ def fetch(url: str) -> bytes:
         raise UserError(f"cannot read {url}: {text}; is the agent running, and is this its `agent.listen`?") from None
 
 
+def _parts(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body as it comes; OSError when there is no end of it."""
+    deadline, size = time.monotonic() + TIMEOUT_S, 0
+    while part := answer.read1(1 << 16):
+        size += len(part)
+        if size > MAXIMUM_BYTES or time.monotonic() > deadline:
+            raise OSError("the answer does not end")
+        yield part
+
+
 def parse(url: str, body: bytes) -> dict[str, Any]:
     """The status in an answer. Raises UserError."""
     try:
         status = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         status = None
     if not isinstance(status, dict) or not isinstance(status.get("samplers"), list):
         raise UserError(f"{url} does not answer as an agent does; is it the agent's address?")
@@ -88,7 +102,7 @@ def bad_samplers(status: dict[str, Any]) -> list[str]:
 
 def show(status: dict[str, Any], console: Console) -> None:
     """Print a status for people."""
-    console.print(_headline(status))
+    console.print(Text(_headline(status)))
     if status.get("error"):
         console.print(Text(f"error: {status['error']}", "bold red"))
     console.print(_sampler_table(status["samplers"]))
@@ -139,14 +153,14 @@ def _sampler_table(samplers: list[dict[str, Any]]) -> Table:
         health = sampler.get("health") or sampler["state"]
         cost = sampler.get("cost")
         table.add_row(
-            sampler["name"],
+            Text(sampler["name"]),
             Text(health, _COLOURS.get(health, "dim")),
             str(sampler.get("series", "")),
             f"{cost['events_per_second']:,.0f}" if cost else "",
             f"{cost['ns_per_event']:.0f}" if cost else "",
             f"{cost['cpu_share']:.2%}" if cost else "",
             str(sum(sampler.get("discards", {}).values()) or ""),
-            _hooks(sampler),
+            Text(_hooks(sampler)),
         )
     return table
 
