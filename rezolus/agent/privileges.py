@@ -147,7 +147,7 @@ def prepare_output(path: Path, uid: int, gid: int) -> None:
     if blocking is not None:
         user = _user_name(uid)
         raise PrivilegeError(
-            f"{path}: user {user!r} cannot enter {blocking}; choose a path it can reach, such as /var/lib/rezolus"
+            f"{path}: user {user!r} cannot enter {blocking.absolute()}; choose a path it can reach, such as /var/lib/rezolus"
         )
 
 

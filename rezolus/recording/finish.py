@@ -95,7 +95,11 @@ def main(arguments: list[str]) -> int:
                 print(path)  # noqa: T201
         else:
             print(finish(Path(folder), Path(operand)))  # noqa: T201
-    except (OSError, UserError) as error:
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)  # noqa: T201
+        return 1
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
