@@ -42,6 +42,22 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name if file.with_suffix(".py").exists() or file.is_dir() else node.module
 
 
+MAY_IMPORT: dict[str, set[str]] = {
+    "reading": set(),
+    "recording": {"errors", "reading"},
+    "bpf": set(),
+    "sinks": {"config", "errors", "histogram", "http", "reading", "recording", "units"},
+    "agent": {"bpf", "config", "definitions", "errors", "reading", "recording"},
+    "watch": {"agent", "errors", "histogram", "reading", "units"},
+}
+"""Rooms of `rezolus` and what each may use of the others: a sink knows no agent, and neither knows the daemon or a command."""
+
+
+def room(name: str) -> str:
+    """`sinks` of `rezolus.sinks.stream`; empty for the package itself."""
+    return name.partition(".")[2].partition(".")[0]
+
+
 def top(name: str) -> str:
     return name.partition(".")[0]
 
@@ -73,6 +89,19 @@ def test_the_daemon_uses_the_compiler_through_its_public_modules() -> None:
         for path in modules("rezolus")
         for line, name in imports(path)
         if top(name) == "dsl" and name not in PUBLIC_DSL
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_data_flows_one_way(name: str) -> None:
+    paths = [path for path in modules("rezolus") if room(dotted(path)) == name]
+    assert paths
+    wrong = [
+        f"{path}:{line} imports {imported}"
+        for path in paths
+        for line, imported in imports(path)
+        if top(imported) == "rezolus" and room(imported) not in MAY_IMPORT[name] | {name, ""}
     ]
     assert wrong == []
 
