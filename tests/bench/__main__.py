@@ -7,6 +7,7 @@ import os
 import sys
 
 from tests.bench.rows import render
+from tests.bench.units import others
 
 NAMES = ("tax", "hooks", "maps", "start", "memory", "cpu", "reading", "recording")
 
@@ -24,6 +25,8 @@ def main() -> int:
     # Users have bytecode files and parser tables beside the program, which this would keep from being written.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in names:
+        if disturbing := others():
+            print(f"bench: figures will be off, these have eBPF programs too: {', '.join(disturbing)}", file=sys.stderr)
         print(render(importlib.import_module(f"tests.bench.{name}").run()), flush=True)
     return 0
 

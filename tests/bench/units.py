@@ -101,3 +101,19 @@ def stats(unit: Loaded) -> dict[str, ProgramStats]:
 def hooks_of(unit: Loaded) -> dict[str, Hook]:
     """The hook of each function."""
     return {outcome.function: outcome.hook for outcome in unit.outcomes}
+
+
+def others() -> tuple[str, ...]:
+    """Processes that hold eBPF programs or their attachments: theirs are measured with ours."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and process.name != str(os.getpid()) and _holds_bpf(process):
+            found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+    return tuple(found)
+
+
+def _holds_bpf(process: Path) -> bool:
+    try:
+        return any(str(entry.readlink()).startswith("anon_inode:bpf") for entry in (process / "fd").iterdir())
+    except OSError:
+        return False  # it has ended
