@@ -7,7 +7,7 @@ import select
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +46,11 @@ class Tracer:
         """Time and runs of each program loaded so far."""
         found = []
         for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            if str(entry.readlink()) == "anon_inode:bpf-prog":
-                text = Path(f"/proc/{self.process.pid}/fdinfo/{entry.name}").read_text()
-                fields = dict(line.split(":\t", 1) for line in text.splitlines())
-                found.append((int(fields["prog_id"]), int(fields["run_time_ns"]), int(fields["run_cnt"])))
+            with suppress(FileNotFoundError):  # bpftrace opens and closes more while it starts
+                if str(entry.readlink()) == "anon_inode:bpf-prog":
+                    text = Path(f"/proc/{self.process.pid}/fdinfo/{entry.name}").read_text()
+                    fields = dict(line.split(":\t", 1) for line in text.splitlines())
+                    found.append((int(fields["prog_id"]), int(fields["run_time_ns"]), int(fields["run_cnt"])))
         return [(time, count) for _, time, count in sorted(found)]
 
 

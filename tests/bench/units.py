@@ -105,15 +105,15 @@ def hooks_of(unit: Loaded) -> dict[str, Hook]:
 
 def others() -> tuple[str, ...]:
     """Processes that hold eBPF programs or their attachments: theirs are measured with ours."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and process.name != str(os.getpid()) and _holds_bpf(process):
-            found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
-    return tuple(found)
+    processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and entry.name != str(os.getpid()))
+    return tuple(filter(None, map(_name_if_bpf, processes)))
 
 
-def _holds_bpf(process: Path) -> bool:
+def _name_if_bpf(process: Path) -> str:
+    """`NAME (PID)` of a process that holds something of eBPF, else nothing."""
     try:
-        return any(str(entry.readlink()).startswith("anon_inode:bpf") for entry in (process / "fd").iterdir())
+        if any(str(entry.readlink()).startswith("anon_inode:bpf") for entry in (process / "fd").iterdir()):
+            return f"{(process / 'comm').read_text().strip()} ({process.name})"
     except OSError:
-        return False  # it has ended
+        pass  # it has ended
+    return ""
