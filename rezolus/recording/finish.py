@@ -96,7 +96,8 @@ def main(arguments: list[str]) -> int:
         else:
             print(finish(Path(folder), Path(operand)))  # noqa: T201
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        place = error.filename2 or error.filename  # of a rename, the new name
+        where = f"{place}: " if place else ""
         print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)  # noqa: T201
         return 1
     except UserError as error:
