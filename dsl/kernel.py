@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 from dsl import ir
 from dsl.btf import Btf
-from dsl.btf_types import Array, Composite, Enum, FuncProto, Int, Ptr, Struct, TypeTag, Union, Void
+from dsl.btf_types import Array, Composite, Enum, Int, Ptr, Struct, TypeTag, Union, Void
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,19 @@ class TypeRef:
 
     @property
     def is_character(self) -> bool:
+        """Whether it is an integer of one byte, as text is made of."""
         found = self.btf.resolve(self.id)
         return isinstance(found, Int) and found.size == 1
 
     @property
-    def is_function(self) -> bool:
-        return isinstance(self.btf.resolve(self.id), FuncProto)
-
-    @property
-    def is_void(self) -> bool:
-        return isinstance(self.btf.resolve(self.id), Void)
-
-    @property
     def element(self) -> TypeRef | None:
+        """The type of an array's elements; None when it is no array."""
         found = self.array
         return TypeRef(self.btf, found.type_id) if found else None
 
     @property
     def size(self) -> int:
+        """Bytes."""
         return self.btf.size_of(self.id)
 
     def tags(self) -> frozenset[str]:

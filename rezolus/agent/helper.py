@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import struct
@@ -184,10 +183,3 @@ def _woken_on_cancel(channel: socket.socket) -> Iterator[None]:
     except trio.Cancelled:
         channel.shutdown(socket.SHUT_RDWR)
         raise
-
-
-def close_all(fds: dict[str, int]) -> None:
-    """Close received descriptors."""
-    for fd in fds.values():
-        os.close(fd)
-    fds.clear()

@@ -30,10 +30,7 @@ ATTACH_TRACE_RAW_TP: Final = 23
 ATTACH_TRACE_FENTRY: Final = 24
 ATTACH_TRACE_FEXIT: Final = 25
 
-MAP_ARRAY: Final = 2
-F_MMAPABLE: Final = 0x400
-
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(6)
+_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(1, 6)
 _PROG_TEST_RUN, _BTF_GET_FD_BY_ID, _OBJ_GET_INFO, _RAW_TRACEPOINT_OPEN = 10, 19, 15, 17
 _BTF_GET_NEXT_ID, _ENABLE_STATS = 23, 32
 
@@ -307,12 +304,6 @@ def _btf_name(fd: int) -> str:
     info = ctypes.create_string_buffer(struct.pack("=QIIQII", 0, 0, 0, ctypes.addressof(name), 64, 0))
     _bpf(_OBJ_GET_INFO, _packed("IIQ", fd, 32, ctypes.addressof(info)))
     return name.value.decode()
-
-
-def map_create_array(name: str, *, value_size: int, entries: int, mmapable: bool) -> int:
-    """Make an array map of our own, beside those that BCC makes."""
-    flags = F_MMAPABLE if mmapable else 0
-    return _bpf(_MAP_CREATE, _packed("IIIIIII16s", MAP_ARRAY, 4, value_size, entries, flags, 0, 0, name.encode()[:15]))
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
