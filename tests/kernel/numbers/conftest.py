@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,14 @@ def probes() -> Iterator[Live]:
     """`probes/*.rzl`, attached while the tests of this package run."""
     needs.bpf()
     with live(sorted((ROOT / "probes").glob("*.rzl"))) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def arrivals() -> Iterator[Live]:
+    """How often a task came to a CPU unseen (`arrivals.rzl`): so many waits, sleeps and moves a test may miss."""
+    needs.bpf()
+    with live([Path(__file__).with_name("arrivals.rzl")]) as running:
         yield running
 
 

@@ -45,9 +45,7 @@ def process_cpu_time(worker: Worker) -> int:
 
 
 def test_cpu_time_of_the_host_is_that_of_proc_stat(probes: Live, group: Cgroup) -> None:
-    """Both count the timer's ticks. Apart by a tick per CPU, by the first tick of a task that slept since before the
-    probes came, and by softirqs on an idle CPU, which we measure and the tick does not see: 5 % + 60 ms.
-    """
+    """/proc/stat counts ticks, each as 4 ms of whoever is there; we count time, so the two agree as samples do."""
     with Worker(cgroup=group, cpu=0) as worker, probes.watch(host_cpu_time) as watch:
         worker.call("hog", seconds=0.5)
         worker.call("kernel_hog", seconds=0.5)
@@ -56,11 +54,13 @@ def test_cpu_time_of_the_host_is_that_of_proc_stat(probes: Live, group: Cgroup) 
 
 
 def assert_host_time(change: Change, known: Bracket) -> None:
-    """Of the host, in all and by state."""
+    """Of the host: in all within 6 % + 60 ms, and by state, which both only sample, within 25 % + 60 ms."""
     slack = 60 * MS
-    for state in ("user", "system"):
-        used = change.sum("cpu_usage", state=state)
-        assert 0.95 * known.least[state] - slack <= used <= 1.05 * known.most[state] + slack, (state, used, str(known))
+    both = [change.sum("cpu_usage", state=state) for state in ("user", "system")]
+    low, high = (sum(bound[state] for state in ("user", "system")) for bound in (known.least, known.most))
+    assert 0.94 * low - slack <= sum(both) <= 1.06 * high + slack, (both, str(known))
+    for state, used in zip(("user", "system"), both, strict=True):
+        assert 0.75 * known.least[state] - slack <= used <= 1.25 * known.most[state] + slack, (both, str(known))
 
 
 @pytest.mark.parametrize(("kind", "state"), [("hog", "user"), ("kernel_hog", "system")])
@@ -99,14 +99,17 @@ def test_short_lived_processes_lose_no_cpu_time(probes: Live, group: Cgroup) -> 
 
 
 def test_softirqs_are_those_of_proc_softirqs(probes: Live, group: Cgroup) -> None:
-    """Exactly, by CPU and kind: the readings of /proc before and after each of ours bound it; one may be under way."""
+    """By CPU and kind: the readings of /proc before and after each of ours bound it, but for one that is under way, and
+    for 10 % that may run while a hidden task is there (see test_scheduler).
+    """
     with Worker(own_network=True) as worker, probes.watch(softirqs) as watch:
         worker.call("udp_flood", count=2000, size=100)
     (known,) = watch.brackets
     for kind in ("hi", "timer", "net_tx", "net_rx", "block", "irq_poll", "tasklet", "sched", "hrtimer", "rcu"):
         for cpu in CPUS:
             counted = watch.change.sum("softirq", kind=kind, id=str(cpu))
-            assert known.holds(f"{kind} {cpu}", counted, slack=1), (kind, cpu, counted, str(known))
+            name = f"{kind} {cpu}"
+            assert 0.9 * known.least[name] - 2 <= counted <= known.most[name] + 1, (name, counted, str(known))
     assert watch.change.sum("softirq", kind="net_rx") >= 100
 
 
@@ -126,21 +129,24 @@ def migrations(worker: Worker) -> int:
     return int(found[1])
 
 
-def test_migrations_are_the_moves_that_were_asked_for(probes: Live, group: Cgroup) -> None:
-    """200 moves, less 5 % for unseen arrivals (see test_scheduler), and none that /proc/PID/sched does not know."""
+def test_migrations_are_the_moves_that_were_asked_for(probes: Live, arrivals: Live, group: Cgroup) -> None:
+    """200 moves, the first may be to where it is; less two for an unseen arrival (see test_scheduler), there and back.
+    None that /proc/PID/sched does not know.
+    """
     if len(CPUS) < 2:
         needs.cannot_run("needs two CPUs")
     with Worker(cgroup=group) as worker:
         before = migrations(worker)
-        with probes.watch() as watch:
+        with probes.watch() as watch, arrivals.watch() as missing:
             worker.call("migrate", count=200)
         known = migrations(worker) - before
     moved = watch.change.sum("cgroup_cpu_migrations", name=group.name)
-    assert 190 <= moved <= known
+    least = 199 - 2 * missing.change.sum("unseen_arrivals", name=group.name)
+    assert least <= moved <= known
     away, here = (watch.change.sum("cpu_migrations", direction=direction) for direction in ("from", "to"))
     assert away == here >= moved
     for cpu in ("0", "1"):
-        assert watch.change.sum("cpu_migrations", id=cpu, direction="to") >= 95
+        assert watch.change.sum("cpu_migrations", id=cpu, direction="to") >= least // 2 - 1
 
 
 def test_changes_of_protection_flush_the_tlb(probes: Live, group: Cgroup) -> None:

@@ -3,8 +3,8 @@
 /proc/PID/schedstat has, in ns: time on the CPU, time waited in a run queue; /proc/PID/status the context switches.
 
 A kernel may hide from tracers when certain tasks leave the CPU (the one of the development host does, for a task that
-runs some times a second). Who comes next was then not seen to come: that wait and that sleep are in no
-metric of ours. The bounds below leave room for it.
+runs some times a second). Who comes next was then not seen to come: that wait and that sleep are in no metric of
+ours. The fixture `arrivals` counts these, and the bounds below leave room for them and no more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Mapping
 
-from tests.kernel.live import Live, proc_counters
+from tests.kernel.live import Live, Watch, proc_counters
 from tests.workloads import Cgroup, Worker
 
 MS = 1_000_000
@@ -69,11 +69,17 @@ def test_context_switches_of_the_host_are_within_those_of_proc_stat(probes: Live
     assert counted >= 10_000  # each round goes there and back
 
 
-def test_the_run_queue_is_waited_in_by_two_hogs_on_one_cpu(probes: Live, group: Cgroup) -> None:
-    """Within 10 % + 10 ms of schedstat, for unseen arrivals; never more than 1 % + 2 ms above it."""
+def unseen(watch: Watch, group: Cgroup) -> int:
+    return watch.change.sum("unseen_arrivals", name=group.name)
+
+
+def test_the_run_queue_is_waited_in_by_two_hogs_on_one_cpu(probes: Live, arrivals: Live, group: Cgroup) -> None:
+    """Within 3 % + 2 ms of schedstat: the kernel takes its own clock some microseconds beside the tracepoint. An unseen
+    arrival may have waited 40 ms, some turns of the others.
+    """
     with Worker(cgroup=group, cpu=1) as one, Worker(cgroup=group, cpu=1) as other:
         before = [scheduled(worker) for worker in (one, other)]
-        with probes.watch() as watch:
+        with probes.watch() as watch, arrivals.watch() as missing:
             for worker in (one, other):
                 worker.begin("hog", seconds=0.4)
             for worker in (one, other):
@@ -82,18 +88,18 @@ def test_the_run_queue_is_waited_in_by_two_hogs_on_one_cpu(probes: Live, group: 
     known = sum(end[1] - start[1] for start, end in zip(before, after, strict=True))
     waited = watch.change.sum("cgroup_scheduler_runqueue_wait", name=group.name)
     assert known >= 300 * MS  # they did wait for each other
-    assert 0.9 * known - 10 * MS <= waited <= 1.01 * known + 2 * MS
+    assert 0.97 * known - 2 * MS - unseen(missing, group) * 40 * MS <= waited <= 1.03 * known + 2 * MS
     assert waited <= watch.change.sum("scheduler_runqueue_wait")
     low, high = watch.change.total("scheduler_runqueue_latency")
     assert low <= watch.change.sum("scheduler_runqueue_wait") <= high
     assert watch.change.sum("scheduler_runqueue_wait", id="1") >= waited  # where they are pinned
 
 
-def test_time_before_preemption_is_the_time_two_hogs_run(probes: Live, group: Cgroup) -> None:
-    """A sample per involuntary switch (5 % + 3 missing at most: a switch that was asked for has none), 0.5 ms to 1 s each."""
+def test_time_before_preemption_is_the_time_two_hogs_run(probes: Live, arrivals: Live, group: Cgroup) -> None:
+    """A sample per involuntary switch of theirs, less 3 at the edges; half of them at least of 0.5 ms to 1 s."""
     with Worker(cgroup=group, cpu=1) as one, Worker(cgroup=group, cpu=1) as other:
         before = [switches(worker)["nonvoluntary"] for worker in (one, other)]
-        with probes.watch() as watch:
+        with probes.watch() as watch, arrivals.watch() as missing:
             for worker in (one, other):
                 worker.begin("hog", seconds=0.4)
             for worker in (one, other):
@@ -101,22 +107,23 @@ def test_time_before_preemption_is_the_time_two_hogs_run(probes: Live, group: Cg
         known = sum(switches(worker)["nonvoluntary"] for worker in (one, other)) - sum(before)
     assert known >= 20
     assert watch.change.count("scheduler_running", low=MS / 2, high=1000 * MS) >= 0.5 * known
-    assert watch.change.count("scheduler_running") >= 0.95 * known - 3
+    assert watch.change.count("scheduler_running") >= known - 3 - unseen(missing, group)
 
 
-def test_time_off_the_cpu_is_the_time_asleep(probes: Live, group: Cgroup) -> None:
+def test_time_off_the_cpu_is_the_time_asleep(probes: Live, arrivals: Live, group: Cgroup) -> None:
     """What is neither run nor waited was slept: within 2 % + 2 ms, for the clocks are read some microseconds apart, less
-    three sleeps of 20 ms for unseen arrivals.
+    a sleep of 20 ms for each unseen arrival.
     """
     with Worker(cgroup=group) as worker:
         begin = time.perf_counter_ns()
         worker.call("nothing")  # ends its last sleep; the next one is short
-        with probes.watch() as watch:
+        with probes.watch() as watch, arrivals.watch() as missing:
             run, wait = scheduled(worker)
             before_it = time.perf_counter_ns() - begin
             slept = worker.call("sleeps", count=25, seconds=0.02)["ns"]
             after = scheduled(worker)
+    lost = unseen(missing, group)
     known = slept - (after[0] - run) - (after[1] - wait)
     away = watch.change.sum("cgroup_scheduler_offcpu", name=group.name)
-    assert 0.98 * known - 62 * MS <= away <= 1.02 * slept + before_it
-    assert watch.change.count("scheduler_offcpu", low=18 * MS) >= 22
+    assert 0.98 * known - 2 * MS - lost * 21 * MS <= away <= 1.02 * slept + before_it
+    assert watch.change.count("scheduler_offcpu", low=18 * MS) >= 25 - lost
