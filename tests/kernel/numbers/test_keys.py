@@ -13,7 +13,7 @@ sampler keys "Programs by name" {
     counter starts by comm limit 2 "Programs started"
     counter living by pid, comm limit 2 "Programs that run"
 
-    on sched_process_exec(p) when p.comm == "cat" || p.comm == "tac" || p.comm == "rev" {
+    on sched_process_exec(p) when p.comm == "rzl_one" || p.comm == "rzl_two" || p.comm == "rzl_three" {
         starts[p.comm] += 1
         living[p.tgid, p.comm] += 1
     }
@@ -28,9 +28,13 @@ def keys(values: Values, metric: str) -> dict[str, int]:
     return {labels["comm"]: value for labels, value in values.numbers.get(metric, ())}
 
 
-def run(live: Live, program: str, metric: str) -> Values:
-    """Start a program that waits for input; a reading while it runs, after which it ends."""
-    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+def run(live: Live, folder: Path, program: str, metric: str) -> Values:
+    """Start a program that waits for input, under a name nobody else has; a reading while it runs, then it ends."""
+    path = folder / program
+    if not path.exists():
+        path.write_bytes(Path("/bin/cat").read_bytes())
+        path.chmod(0o755)
+    with subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         pid = str(process.pid)
         values = live.until(
             lambda now: any(
@@ -48,10 +52,10 @@ def test_keys_past_the_limit_are_counted_together(tmp_path: Path) -> None:
     needs.bpf()
     (tmp_path / "keys.rzl").write_text(DEFINITION)
     with live([tmp_path / "keys.rzl"]) as running:
-        for program in ("cat", "tac", "rev"):
-            run(running, program, "starts")
+        for program in ("rzl_one", "rzl_two", "rzl_three"):
+            run(running, tmp_path, program, "starts")
         values = running.read()
-        assert keys(values, "starts") == {"cat": 1, "tac": 1, "(other)": 1}
+        assert keys(values, "starts") == {"rzl_one": 1, "rzl_two": 1, "(other)": 1}
         assert values.sum("rezolus_discards", reason="key_overflow") == 1
 
 
@@ -60,6 +64,6 @@ def test_a_forgotten_key_leaves_its_row_to_the_next(tmp_path: Path) -> None:
     needs.bpf()
     (tmp_path / "keys.rzl").write_text(DEFINITION)
     with live([tmp_path / "keys.rzl"]) as running:
-        for program in ("cat", "tac", "rev", "cat", "tac") * 2:
-            assert keys(run(running, program, "living"), "living") == {program: 1}
+        for program in ("rzl_one", "rzl_two", "rzl_three", "rzl_one", "rzl_two") * 2:
+            assert keys(run(running, tmp_path, program, "living"), "living") == {program: 1}
             running.until(lambda now: not keys(now, "living"), "no program")
