@@ -79,7 +79,11 @@ def _descriptors() -> set[tuple[str, str]]:
 
 def _descendants(pid: int) -> Iterator[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
+        try:
+            children = (task / "children").read_text().split()
+        except FileNotFoundError:
+            continue  # a thread that ended meanwhile; its children are now another's
+        for child in children:
             yield int(child)
             try:
                 yield from _descendants(int(child))
