@@ -38,5 +38,7 @@ def _measure(what: str, interval: str, target: float | None, sinks: tuple[str, .
                     running.scrape()
             used = (processes.cpu_ns(running.pid) - before) / (time.monotonic_ns() - begin)
             best = min(best, 100 * used)
-        clock = running.status().clock
-    return Row(what, best, "%", target, f"{clock.ticks} readings, {clock.late} late, {clock.skipped} skipped")
+        status = running.status()
+    clock, last = status.clock, status.reading
+    took = "" if last is None else f"; the last took {last.duration_ns / 1e6:.2f} ms"
+    return Row(what, best, "%", target, f"{clock.ticks} readings, {clock.late} late, {clock.skipped} skipped{took}")
