@@ -54,11 +54,11 @@ def quantile(counts: U64, q: float) -> int | None:
     return quantiles(counts, (q,))[0]
 
 
-def quantiles(counts: U64, qs: Sequence[float]) -> tuple[int | None, ...]:
-    """As `quantile`, for several at once."""
+def quantiles(counts: U64, qs: Sequence[float], power: int | None = None) -> tuple[int | None, ...]:
+    """As `quantile`, for several at once. `power`: of a histogram over fewer than 64 bits, whose length does not tell."""
     if any(not 0.0 <= q <= 1.0 for q in qs):
         raise ValueError(f"quantiles are from 0 to 1, got {tuple(qs)}")
-    power = _power_of(len(counts))
+    power = _power_of(len(counts)) if power is None else power
     running = np.cumsum(counts, dtype=np.uint64)
     total = int(running[-1])
     if total == 0:

@@ -22,9 +22,12 @@ ABSENT_GAUGE = -(2**63)
 """A gauge that has no value at this time."""
 
 
-def histogram_buckets(power: int) -> int:
-    """Number of buckets of an H2 histogram over 64 bits at a grouping power."""
-    return (64 - power + 1) << power
+def histogram_buckets(power: int, max_power: int = 64) -> int:
+    """Number of buckets of an H2 histogram at a grouping power, over values of `max_power` bits.
+
+    One over fewer bits has the first of the buckets of one over 64.
+    """
+    return (max_power - power + 1) << power
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,13 @@ class Series:
     sampler: str = ""
     power: int = 3
     """Grouping power; histograms only."""
+    max_power: int = 64
+    """Bits of the highest value; histograms only. Less than 64 comes from elsewhere, never from a definition."""
+
+    @property
+    def buckets(self) -> int:
+        """Number of buckets; histograms only."""
+        return histogram_buckets(self.power, self.max_power)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +65,7 @@ class Catalog:
     def __post_init__(self) -> None:
         offsets = [0]
         for series in self.histograms:
-            offsets.append(offsets[-1] + histogram_buckets(series.power))
+            offsets.append(offsets[-1] + series.buckets)
         object.__setattr__(self, "histogram_offsets", tuple(offsets))
 
 

@@ -92,7 +92,7 @@ def test_downsampling_equals_counting_at_the_lower_power(numbers: list[int], ste
 def test_the_mean_is_within_half_a_bucket(numbers: list[int]) -> None:
     found = mean(count(numbers, 3))
     assert found is not None
-    assert found == pytest.approx(sum(numbers) / len(numbers), rel=1 / 16)
+    assert found == pytest.approx(sum(numbers) / len(numbers), rel=1 / 16 + 1e-12)  # the edge itself, rounded
 
 
 def test_an_empty_histogram_has_neither_quantile_nor_mean() -> None:

@@ -174,7 +174,7 @@ def _field_metadata(series: Series) -> dict[str, str]:
         metadata["sampler"] = series.sampler
     if series.kind == "histogram":
         metadata["grouping_power"] = str(series.power)
-        metadata["max_value_power"] = "64"
+        metadata["max_value_power"] = str(series.max_power)
     return metadata
 
 

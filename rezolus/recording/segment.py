@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from rezolus.errors import UserError
-from rezolus.reading import I64, U64, Catalog, Kind, Reading, Series, histogram_buckets
+from rezolus.reading import I64, U64, Catalog, Kind, Reading, Series
 
 MAGIC = b"RZSEG\x00\x00\x01"
 FRAME = struct.Struct("<II")
@@ -35,7 +35,7 @@ ROW = struct.Struct("<cQQQI")
 MAX_FRAME = 1 << 28
 """Longer frames are taken for damage; the largest real one (65,536 series appearing at once) is a tenth of it."""
 
-Identity = tuple[str, str, tuple[tuple[str, str], ...], str, str, int]
+Identity = tuple[str, str, tuple[tuple[str, str], ...], str, str, int, int]
 """What makes a series the same one in two catalogs: all of it but the help text."""
 
 
@@ -61,17 +61,27 @@ class SeriesRow(msgspec.Struct, frozen=True, array_like=True):
     help: str
     sampler: str
     power: int
+    max_power: int = 64
 
     @classmethod
     def of(cls, series: Series) -> SeriesRow:
         """Row of a series."""
         return cls(
-            series.name, series.kind, dict(series.labels), series.unit, series.help, series.sampler, series.power
+            series.name,
+            series.kind,
+            dict(series.labels),
+            series.unit,
+            series.help,
+            series.sampler,
+            series.power,
+            series.max_power,
         )
 
     def series(self) -> Series:
         """The series of this row."""
-        return Series(self.name, self.kind, self.labels, self.unit, self.help, self.sampler, self.power)
+        return Series(
+            self.name, self.kind, self.labels, self.unit, self.help, self.sampler, self.power, self.max_power
+        )
 
 
 class CatalogFrame(msgspec.Struct, frozen=True, array_like=True):
@@ -85,12 +95,13 @@ class CatalogFrame(msgspec.Struct, frozen=True, array_like=True):
 
 def identity(series: Series) -> Identity:
     """Key under which a series is the same one in any catalog."""
-    return (series.kind, series.name, tuple(series.labels.items()), series.unit, series.sampler, series.power)
+    labels = tuple(series.labels.items())
+    return (series.kind, series.name, labels, series.unit, series.sampler, series.power, series.max_power)
 
 
 def width_of(series: Series) -> int:
     """Number of slots a series takes."""
-    return histogram_buckets(series.power) if series.kind == "histogram" else 1
+    return series.buckets if series.kind == "histogram" else 1
 
 
 def _frame(payload: bytes) -> bytes:
