@@ -18,17 +18,40 @@ import msgspec
 import tomli
 
 from rezolus.errors import UserError
-from rezolus.tables import ADDRESS, FILE, SWITCH, TableReader, duration, integer, nearest, one_of, show, text, texts
+from rezolus.tables import (
+    ADDRESS,
+    FILE,
+    SIZE,
+    SWITCH,
+    WORDS,
+    Rule,
+    TableReader,
+    duration,
+    http_url,
+    integer,
+    nearest,
+    one_of,
+    one_or_more,
+    show,
+    text,
+    texts,
+)
 from rezolus.units import Address, format_duration, parse_duration
 
 SHIPPED_PROBES = Path(__file__).resolve().parent.parent / "probes"
 """The folder of the metric definitions that come with the program."""
 
+HTTP_URL = Rule('an address such as "http://host:4241"', http_url)
 DURATION = duration("1ns")
 INTERVAL = duration("1ms")
 GLOBS = texts('a list of metric names or patterns, such as ["cpu_*", "syscall"]')
 HOSTS = texts('a list of host names, such as ["node1.example.org"]')
+SOURCES = one_or_more("the name of a source, an http:// address, or a list of them")
 PROBES = texts('a list of .rzl files or patterns, such as ["../probes/*.rzl"]')
+
+
+LOCAL = "local"
+"""The source that is the agent in this process."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +70,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What happens on the measured host."""
 
+    enabled: Annotated[bool, SWITCH] = True
+    """False: nothing is measured here, the sinks are fed by other sources; nothing is listened on."""
     interval: Annotated[int, INTERVAL] = parse_duration("1s")
     """The sampling clock; a sink's own interval is a multiple of it."""
     user: Annotated[str, text("a user name")] = "rezolus"
@@ -56,13 +81,43 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     btf_path: Annotated[Path | None, FILE] = None
     """Kernel type information; None for what the running kernel says itself."""
     listen: Annotated[Address, ADDRESS] = Address("127.0.0.1", 4241)
-    """Status pages."""
+    """The wire and the status pages."""
     hosts: Annotated[tuple[str, ...], HOSTS] = ()
     """Names beside `listen` and loopback's under which a client may address it."""
+    token_file: Annotated[Path | None, FILE] = None
+    """File with the token that whoever reloads over HTTP must send; None: none is needed."""
+    metrics: Selection = Selection()
+    """What the wire serves."""
+    snapshot_format: Annotated[Literal["v2", "v3"], one_of("v2", "v3")] = "v2"
+    """Of `/metrics/binary` and `/metrics/json`."""
     ttl: Annotated[int, DURATION] = parse_duration("10ms")
     """How old a reading may be that answers a request."""
     stats: Annotated[Literal["sample", "off", "hold"], one_of("sample", "off", "hold")] = "sample"
     """When the kernel times our programs: now and then, never, always."""
+
+
+class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How the kernel schedules the daemon."""
+
+    policy: Annotated[Literal["normal", "round_robin", "fifo"], one_of("normal", "round_robin", "fifo")] = "normal"
+    priority: Annotated[int, integer(1, 99)] = 15
+    """Of the two real-time policies."""
+    niceness: Annotated[int, integer(-20, 19)] = 0
+    """Of the normal policy."""
+
+
+class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent or Prometheus endpoint elsewhere."""
+
+    url: Annotated[str, HTTP_URL] = ""
+    protocol: Annotated[Literal["auto", "msgpack", "prometheus"], one_of("auto", "msgpack", "prometheus")] = "auto"
+    """What it speaks; `auto`: what its path or its answers show."""
+    label: Annotated[str, text("a name")] = ""
+    """Value of the label `source`; empty: `rezolus` for an agent, host and port for others."""
+    role: Annotated[str, text("a word")] = ""
+    """Kept in the metadata of recordings."""
+    token_file: Annotated[Path | None, FILE] = None
+    """File with the token to send."""
 
 
 class SamplerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +141,15 @@ class ExporterConfig(msgspec.Struct, frozen=True, kw_only=True):
     interval: Annotated[int, INTERVAL] = 0
     """`load` puts the agent's interval where none is written; the same in the other sinks."""
     metrics: Selection = Selection()
-    histograms: Annotated[Literal["summary", "buckets", "both"], one_of("summary", "buckets", "both")] = "summary"
+    source: Annotated[tuple[str, ...], SOURCES] = (LOCAL,)
+    """Where its readings come from: `local`, names in `Config.sources`; the same in the other sinks."""
+    histograms: Annotated[
+        Literal["summary", "buckets", "both", "none"], one_of("summary", "buckets", "both", "none")
+    ] = "summary"
+    summaries: Annotated[Literal["percentile", "quantile"], one_of("percentile", "quantile")] = "percentile"
+    """Percentiles of an interval as gauges with the label `percentile`, as Rezolus has them, or as standard summaries."""
+    timestamps: Annotated[bool, SWITCH] = True
+    """Whether samples say when they were read: rates are then exact whatever the scrape interval."""
     grouping_power: Annotated[int, integer(0, 7)] = 3
 
 
@@ -98,6 +161,13 @@ class RecorderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Relative to the working directory, like the output of any command."""
     interval: Annotated[int, INTERVAL] = 0
     metrics: Selection = Selection()
+    source: Annotated[tuple[str, ...], SOURCES] = (LOCAL,)
+    separate: Annotated[bool, SWITCH] = False
+    """One file per source instead of one for all."""
+    format: Annotated[Literal["parquet", "raw"], one_of("parquet", "raw")] = "parquet"
+    """Raw: snapshots as they are on the wire, one after the other."""
+    metadata: Annotated[Mapping[str, str], WORDS] = {}
+    """Added to the file's."""
     duration: Annotated[int | None, DURATION] = None
     """After this long the recording is complete; None records until the daemon ends."""
     fsync: Annotated[bool, SWITCH] = False
@@ -109,11 +179,22 @@ class HindsightConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, SWITCH] = True
     listen: Annotated[Address | None, ADDRESS] = None
+    """None: no HTTP, dumps come by SIGHUP only."""
     hosts: Annotated[tuple[str, ...], HOSTS] = ()
+    token_file: Annotated[Path | None, FILE] = None
+    """File with the token that whoever writes dumps on this host must send."""
     path: Annotated[Path, FILE] = Path("hindsight.parquet")
+    """What a dump on this host writes."""
+    buffer: Annotated[Path | None, FILE] = None
+    """Folder of the rolling buffer; None: `path` with `.buffer` behind it."""
     interval: Annotated[int, INTERVAL] = 0
+    source: Annotated[tuple[str, ...], SOURCES] = (LOCAL,)
     duration: Annotated[int, INTERVAL] = parse_duration("15m")
+    max_bytes: Annotated[int, SIZE] = 4 << 30
+    """Of the buffer on disk; the oldest goes, even before `duration`."""
     metrics: Selection = Selection()
+    fsync: Annotated[bool, SWITCH] = False
+    """Whether each reading reaches the disk before the next."""
 
 
 SinkConfig = ExporterConfig | RecorderConfig | HindsightConfig
@@ -134,6 +215,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     defaults: SamplerConfig
     samplers: dict[str, SamplerConfig]
     log: LogConfig
+    scheduler: SchedulerConfig = SchedulerConfig()
+    sources: dict[str, SourceConfig] = {}
+    """The remote sources by name. One that a sink gave as an address has host and port for a name."""
     sinks: dict[str, SinkConfig]
     """The enabled sinks by name, in the order of the file."""
     probes: tuple[Path, ...]

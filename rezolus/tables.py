@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -89,6 +90,45 @@ def _file(value: object) -> Path:
 SWITCH = Rule("true or false", _switch)
 ADDRESS = Rule('HOST:PORT, such as "127.0.0.1:4242" or "[::1]:4242"', lambda value: parse_address(_text(value)))
 FILE = Rule("a file name", _file)
+
+
+def one_or_more(expected: str) -> Rule:
+    """A text or a list of texts, at least one; as a tuple."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        found = (_text(value),) if isinstance(value, str) else _texts(value)
+        if not found:
+            raise ValueError(value)
+        return tuple(dict.fromkeys(found))
+
+    return Rule(expected, parse)
+
+
+def http_url(value: object) -> str:
+    """An http address without user, query or fragment. ValueError."""
+    url = _text(value)
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError(value)
+    _ = parts.port  # raises ValueError when it is no number
+    return url
+
+
+def _words(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    return {str(key): _text(word) for key, word in value.items()}
+
+
+def _size(value: object) -> int:
+    found = re.fullmatch(r"(\d+) ?(B|KiB|MiB|GiB|TiB)", _text(value))
+    if not found:
+        raise ValueError(value)
+    return int(found[1]) << 10 * ("B", "KiB", "MiB", "GiB", "TiB").index(found[2])
+
+
+SIZE = Rule('a size such as "512MiB" or "4GiB"', _size)
+WORDS = Rule('a table of texts, such as { node = "web1" }', _words)
 
 
 def text(expected: str) -> Rule:

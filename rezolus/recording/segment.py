@@ -79,9 +79,7 @@ class SeriesRow(msgspec.Struct, frozen=True, array_like=True):
 
     def series(self) -> Series:
         """The series of this row."""
-        return Series(
-            self.name, self.kind, self.labels, self.unit, self.help, self.sampler, self.power, self.max_power
-        )
+        return Series(self.name, self.kind, self.labels, self.unit, self.help, self.sampler, self.power, self.max_power)
 
 
 class CatalogFrame(msgspec.Struct, frozen=True, array_like=True):

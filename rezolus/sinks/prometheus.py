@@ -26,7 +26,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PERCENTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 DISTRIBUTION = "_distribution"
 
-HistogramForm = Literal["summary", "buckets", "both"]
+HistogramForm = Literal["summary", "buckets", "both", "none"]
 Rows = npt.NDArray[np.intp]
 
 _NOT_IN_METRIC = re.compile(r"[^a-zA-Z0-9_:]")
@@ -74,10 +74,10 @@ class _Page:
         self._gauges = _Scalars(_own(catalog.gauges, taken), "gauge")
         groups = _by_power(_own(catalog.histograms, taken))
         offsets = catalog.histogram_offsets
-        self._summaries = [_Summaries(group, offsets) for group in groups] if form != "buckets" else []
+        self._summaries = [_Summaries(group, offsets) for group in groups] if form in ("summary", "both") else []
         highest = before.highest() if before else {}
         self._distributions = (
-            [_Distributions(group, offsets, power, highest) for group in groups] if form != "summary" else []
+            [_Distributions(group, offsets, power, highest) for group in groups] if form in ("buckets", "both") else []
         )
 
     def render(self, reading: Reading, previous: Reading | None) -> str:
