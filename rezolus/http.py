@@ -1,25 +1,30 @@
-"""Serving an ASGI application: one listening socket, hypercorn under trio, and only for clients that address us by name.
+"""Serving an ASGI application: one listening socket, hypercorn's protocol on each connection, and a bound on connections.
 
-The name check (`Host`) is against DNS rebinding: a page in somebody's browser whose name is made to point at this host may
-not read what is served here. Addresses cannot be rebound, so any literal address passes where others may connect at all.
+Hypercorn's own server knows no bound and hands out no connections: one that takes nothing of its answer would hold up the end of the
+daemon, idle ones could use up its descriptors. So connections are accepted here, and what is on them is Hypercorn's.
+Lifespan events are not sent; nothing of ours uses them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
+import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio import serve as hypercorn_serve
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
 
 from rezolus.errors import UserError
-from rezolus.units import Address
+from rezolus.guard import App, Guard, Names
+from rezolus.units import Address, UnixAddress
 
 GRACE_S = 0.3
 """How long open requests may take once serving ends; agent and exporter end one after the other, both within a second."""
@@ -27,15 +32,17 @@ STALL_S = 10
 """How long a client may take nothing of its answer before its connection is dropped."""
 IDLE_S = 75
 """How long a connection may idle: longer than a usual scrape interval, so that a scraper keeps its connection."""
-BACKLOG = 100
+BACKLOG = 1024
+MAX_CONNECTIONS = 1024
+"""Beyond that the connection that has idled longest makes room, and without an idle one the newest is closed."""
 
-App = Callable[[Any, Any, Any], Awaitable[None]]
+Bound = Address | UnixAddress
 
 
 class ListenError(UserError):
     """The address cannot be listened on."""
 
-    def __init__(self, address: Address, reason: OSError) -> None:
+    def __init__(self, address: Bound, reason: OSError) -> None:
         super().__init__(address, reason)
         self.address = address
         self.reason = reason
@@ -45,150 +52,201 @@ class ListenError(UserError):
         return f"cannot listen on {self.address}: {text[:1].lower()}{text[1:]}"
 
 
-def open_listener(address: Address) -> socket.socket:
-    """A listening TCP socket. Raises ListenError."""
+def open_listener(address: Bound) -> socket.socket:
+    """A listening stream socket. Raises ListenError."""
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Connections inherit these.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_S * 1000)
-            listener.bind(where)
-            listener.listen(BACKLOG)
-        except BaseException:
-            listener.close()
-            raise
+        return _listen_unix(Path(address.path)) if isinstance(address, UnixAddress) else _listen_tcp(address)
     except OSError as error:
         raise ListenError(address, error) from error
-    return listener
-
-
-class HostCheck:
-    """Passes on what addresses this server by a name it goes by; everything else gets 421."""
-
-    def __init__(self, app: App, address: Address, names: Iterable[str]) -> None:
-        self._app = app
-        self._open = not address.is_loopback
-        self._names = {"localhost", address.host, *(name.lower().rstrip(".") for name in names)}
-        if self._open:
-            self._names.add(socket.gethostname().lower())
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """The ASGI application."""
-        if scope["type"] == "http" and not self.allows(_host_of(scope)):
-            await _refuse(send)
-        else:
-            await self._app(scope, receive, send)
-
-    def allows(self, host: str) -> bool:
-        """Whether a `Host` header names this server; `host` with or without a port."""
-        name = _without_port(host).lower().rstrip(".")
-        if name in self._names:
-            return True
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return self._open or address.is_loopback
 
 
 async def serve(
     app: App,
-    address: Address,
+    address: Bound,
     *,
     hosts: Iterable[str] = (),
-    task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+    token: str | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+    task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` at `address` until cancelled; then open requests get `GRACE_S` to end and are cut off.
 
     Started with the address really bound (port 0 takes any free one) once connections are accepted. `hosts`: names beside
-    loopback's and the address itself under which clients may ask. Raises ListenError.
+    loopback's and the address itself under which clients may ask. `token`: see `Guard`. Raises ListenError.
     """
     listener = open_listener(address)
-    bound = Address(*listener.getsockname()[:2])
+    with contextlib.ExitStack() as stack:
+        stack.callback(listener.close)
+        bound: Bound = address
+        if isinstance(address, UnixAddress):
+            stack.enter_context(_removed_at_end(Path(address.path)))
+        else:
+            bound = Address(*listener.getsockname()[:2])
+        server = _Server(Guard(app, Names(bound, hosts), token), max_connections)
+        accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+        task_status.started(bound)
+        await server.run(accepting)
+
+
+class _Connection:
+    """A connection, as Hypercorn's application: so we see when it is in a request."""
+
+    def __init__(self, stream: trio.SocketStream, app: App) -> None:
+        self.stream = stream
+        self.busy = False
+        self.idle_since = trio.current_time()
+        self._app = app
+
+    async def __call__(
+        self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Callable[..., Any]
+    ) -> None:
+        """Hypercorn calls this for each request; the last two are for applications that are not asynchronous."""
+        del sync_spawn, call_soon
+        self.busy = True
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.busy = False
+            self.idle_since = trio.current_time()
+
+    def break_off(self) -> None:
+        """End it whatever is going on; who reads or writes it sees it broken."""
+        with contextlib.suppress(OSError):  # the other side was quicker
+            self.stream.socket.shutdown(socket.SHUT_RDWR)
+
+
+class _Server:
+    """The connections of one listener."""
+
+    def __init__(self, app: App, max_connections: int) -> None:
+        self._app = app
+        self._max = max_connections
+        self._open: set[_Connection] = set()
+        self._left = trio.Event()
+        """Set when a connection ends."""
+        self._context = WorkerContext(None)
+        self._config = _configuration()
+
+    async def run(self, listener: trio.SocketListener) -> None:
+        """Accept until cancelled, then let requests end, then break off what is left."""
+        async with trio.open_nursery() as nursery:
+            connections = await nursery.start(_shielded_nursery)
+            try:
+                await trio.serve_listeners(self._handle, [listener], handler_nursery=connections)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._end()
+                connections.cancel_scope.cancel()
+
+    async def _end(self) -> None:
+        await self._context.terminated.set()  # idle connections close themselves, busy ones after their answer
+        with trio.move_on_after(GRACE_S):
+            while self._open:
+                self._left = trio.Event()
+                await self._left.wait()
+        for connection in self._open:
+            connection.break_off()
+
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        if len(self._open) >= self._max and not self._make_room():
+            await trio.aclose_forcefully(stream)
+            return
+        connection = _Connection(stream, self._app)
+        self._open.add(connection)
+        try:
+            # Hypercorn says it wants TLS, and takes both.
+            await TCPServer(connection, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        finally:
+            self._open.discard(connection)
+            self._left.set()
+
+    def _make_room(self) -> bool:
+        idle = [connection for connection in self._open if not connection.busy]
+        if not idle:
+            return False
+        oldest = min(idle, key=lambda connection: connection.idle_since)
+        oldest.break_off()
+        self._open.discard(oldest)
+        return True
+
+
+async def _shielded_nursery(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """A nursery that goes on when we are cancelled, until it is cancelled itself."""
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            task_status.started(nursery)
+            await trio.sleep_forever()
+
+
+def _configuration() -> HypercornConfig:
     config = HypercornConfig()
-    config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
     config.errorlog = logging.getLogger("rezolus.http")
-    config.errorlog.setLevel(logging.WARNING)  # its information is the address, which we say ourselves
-    config.graceful_timeout = GRACE_S
-    config.shutdown_timeout = GRACE_S
+    config.errorlog.setLevel(logging.WARNING)
     config.keep_alive_timeout = IDLE_S
     config.read_timeout = IDLE_S  # of a request that was begun and does not go on
     config.keep_alive_max_requests = 10**9
-    config.alpn_protocols = ["http/1.1"]
     config.include_server_header = False
-    checked = HostCheck(app, bound, hosts)
-
-    # Hypercorn drains only when asked to, a cancelled server drops its requests: so cancellation is turned into asking.
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_set_when_cancelled, stop)
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as server:
-                server.start_soon(_serve, checked, config, stop, bound, task_status)
-        nursery.cancel_scope.cancel()
+    return config
 
 
-async def _serve(
-    app: App, config: HypercornConfig, stop: trio.Event, bound: Address, task_status: trio.TaskStatus[Address]
-) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
-            await hypercorn_serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(_cut_off_when, stop, bound)
-        await nursery.start(run)
-        task_status.started(bound)
-
-
-async def _cut_off_when(stop: trio.Event, bound: Address) -> None:
-    await stop.wait()
-    await trio.sleep(GRACE_S)
-    _cut_off(bound.port)
-
-
-def _cut_off(port: int) -> None:
-    """Break the connections to this port of ours.
-
-    Hypercorn shields its sending from cancellation: a client that does not read its answer would hold up the end of the
-    daemon for as long as it likes. They are found among the process's descriptors, because Hypercorn hands out none.
-    """
-    for entry in list(Path("/proc/self/fd").iterdir()):
-        with contextlib.suppress(OSError):  # no socket, or closed meanwhile
-            connection = socket.socket(fileno=int(entry.name))
-            try:
-                if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
-                    connection.shutdown(socket.SHUT_RDWR)
-            finally:
-                connection.detach()
-
-
-async def _set_when_cancelled(event: trio.Event) -> None:
+def _listen_tcp(address: Address) -> socket.socket:
+    family, kind, protocol, _, where = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
     try:
-        await trio.sleep_forever()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit these.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_S * 1000)
+        listener.bind(where)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    """Listen on a socket file for owner and group; one that a killed process left is replaced."""
+    if _is_left_over(path):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        mask = os.umask(0o117)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a socket lies there on which nobody listens."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1)
+            probe.connect(str(path))
+    except FileNotFoundError:
+        return False
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _removed_at_end(path: Path) -> Iterator[None]:
+    made = path.lstat()
+    try:
+        yield
     finally:
-        event.set()
-
-
-def _host_of(scope: Any) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
-
-
-async def _refuse(send: Any) -> None:
-    body = b"this server does not go by that name: use its address, or configure the name in `hosts`\n"
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 421, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        with contextlib.suppress(OSError):  # gone, or the folder is no longer ours to write
+            if os.path.samestat(path.lstat(), made):
+                path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 
 import msgspec
@@ -84,7 +85,7 @@ def _scaled(value: float, scales: tuple[tuple[int, str], ...], space: str) -> st
     return f"{text}{space}{name}"
 
 
-class Address(msgspec.Struct, frozen=True):
+class Address(msgspec.Struct, frozen=True, tag="tcp"):
     """Where a server listens."""
 
     host: str
@@ -103,6 +104,35 @@ class Address(msgspec.Struct, frozen=True):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+
+class UnixAddress(msgspec.Struct, frozen=True, tag="unix"):
+    """A socket file where a server listens."""
+
+    path: str
+    """Absolute."""
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this host can reach it."""
+        return True
+
+
+MAX_SOCKET_PATH = 107
+"""Longest name of a socket file, bytes (`sun_path` without its end)."""
+
+
+def parse_listen(text: str) -> Address | UnixAddress:
+    """As `parse_address`, or `unix:/run/rezolus/agent.sock`; ValueError for anything else."""
+    kind, _, path = text.partition(":")
+    if kind != "unix":
+        return parse_address(text)
+    if not path.startswith("/") or path.endswith("/") or len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError(text)
+    return UnixAddress(path)
 
 
 def parse_address(text: str) -> Address:

@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from rezolus.config import ExporterConfig
-from rezolus.http import HostCheck, ListenError, serve
+from rezolus.guard import Names
+from rezolus.http import ListenError, serve
 from rezolus.reading import Reading
 from rezolus.sinks.exporter import Exporter
 from rezolus.sinks.prometheus import CONTENT_TYPE
@@ -120,11 +121,11 @@ async def nobody(_scope: object, _receive: object, _send: object) -> None:
 
 
 def test_an_open_listener_takes_addresses_and_its_own_name() -> None:
-    check = HostCheck(nobody, Address("0.0.0.0", 4242), [])
-    assert check.allows("192.0.2.7:4242")
-    assert check.allows(f"{socket.gethostname()}:4242")
-    assert not check.allows("evil.example:4242")
-    assert not check.allows("")
+    names = Names(Address("0.0.0.0", 4242))
+    assert names.allow("192.0.2.7:4242")
+    assert names.allow(f"{socket.gethostname()}:4242")
+    assert not names.allow("evil.example:4242")
+    assert not names.allow("")
 
 
 async def test_an_address_in_use_is_a_clear_error() -> None:
