@@ -38,7 +38,7 @@ from rezolus.recording.parquet import (
     write_columns,
     writer_for,
 )
-from rezolus.recording.segment import FRAME, Identity, Segment, SeriesRow, identity
+from rezolus.recording.segment import FRAME, Identity, Rows, Segment, SeriesRow, identity
 from rezolus.recording.store import segment_number, sync_folder
 
 MAGIC = b"PAR1"
@@ -108,7 +108,13 @@ class Body:
         number = segment_number(path)
         if number <= self.last_segment:
             return 0
-        segment = Segment(path)
+        return self.add(number, Segment(path))
+
+    def add(self, number: int, segment: Rows) -> int:
+        """Add rows as a row group of their own; `number` counts upwards. Returns how many.
+
+        Raises OSError and SegmentError; the body then is as before.
+        """
         if not segment.rows:
             return 0
         columns = columns_of(segment.series)
@@ -184,7 +190,7 @@ class Body:
         self._groups.append(group)
         self._series.append(self._series[-1] if group.series is None else group.series)
 
-    def _write_row_group(self, segment: Segment, columns: Sequence[Column]) -> tuple[bytes, int]:
+    def _write_row_group(self, segment: Rows, columns: Sequence[Column]) -> tuple[bytes, int]:
         """Write the column chunks some at a time; the row group's footer entry and where its chunks end."""
         at = self._end()
         entry: thrift.Tree = []

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rezolus.reading import ABSENT_GAUGE, Series
-from rezolus.recording.segment import Layout, Segment, identity, width_of
+from rezolus.recording.segment import Layout, Rows, identity, width_of
 
 DENSE_BYTES = 8 << 20
 """How much of a segment is made dense at a time; 900 rows of 33 histograms would be 120 MB at once."""
@@ -134,7 +134,7 @@ def writer_for(schema: pa.Schema, sink: Sink, columns: Sequence[Column]) -> pq.P
     )
 
 
-def column_groups(segment: Segment, columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
+def column_groups(segment: Rows, columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
     """The columns in portions that `write_columns` can make dense in bounded memory."""
     budget = max(1, DENSE_BYTES // 8 // max(1, segment.rows))
     group: list[Column] = []
@@ -149,7 +149,7 @@ def column_groups(segment: Segment, columns: Sequence[Column]) -> Iterator[Seque
     yield group
 
 
-def write_columns(segment: Segment, columns: Sequence[Column], sink: Sink, *, leading: bool) -> None:
+def write_columns(segment: Rows, columns: Sequence[Column], sink: Sink, *, leading: bool) -> None:
     """Write these columns of all rows as one row group (and a footer) to where `sink` stands.
 
     `leading`: with timestamp and duration before them. Positions in the footer are those of `sink`, whatever lies
@@ -185,7 +185,7 @@ class _Presence:
     next row for everything since boot happening at once.
     """
 
-    def __init__(self, segment: Segment, columns: Sequence[Column]) -> None:
+    def __init__(self, segment: Rows, columns: Sequence[Column]) -> None:
         order = {identity(column.series): at for at, column in enumerate(columns)}
         elsewhere = len(columns)
         self._column_of = np.array(
@@ -207,7 +207,7 @@ class _Presence:
 class _Block:
     """Some columns of a segment, dense: the scalars as one array, columns x rows, each histogram as rows x buckets."""
 
-    def __init__(self, segment: Segment, columns: Sequence[Column]) -> None:
+    def __init__(self, segment: Rows, columns: Sequence[Column]) -> None:
         base = {identity(series): start for series, start in zip(segment.series, segment.bases, strict=True)}
         starts = [base[identity(column.series)] for column in columns]
         wide = [column.series.kind == "histogram" for column in columns]

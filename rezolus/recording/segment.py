@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -266,6 +267,34 @@ class Row:
             gauges=_signed(values[counters:gauges]),
             histograms=values[gauges:],
         )
+
+
+class Rows(Protocol):
+    """What becomes a row group: a segment, or several of them as one."""
+
+    @property
+    def rows(self) -> int:
+        """Number of readings."""
+        ...
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """Every series of the rows, in the order of their slots."""
+        ...
+
+    @property
+    def bases(self) -> tuple[int, ...]:
+        """First slot of each of `series`."""
+        ...
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Of the file to be."""
+        ...
+
+    def replay(self) -> Iterator[Row]:
+        """The rows in order. Raises SegmentError."""
+        ...
 
 
 def _signed(values: U64) -> I64:
