@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reading": set(),
     "recording": {"errors", "reading"},
     "bpf": set(),
+    "wire": {"errors", "reading", "recording"},
     "sinks": {"config", "errors", "histogram", "http", "reading", "recording", "units"},
     "agent": {"bpf", "config", "definitions", "errors", "reading", "recording"},
     "watch": {"agent", "errors", "histogram", "reading", "units"},
