@@ -15,29 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
-import pyarrow as pa
 
 from rezolus.errors import UserError
-from rezolus.recording import thrift
-from rezolus.recording.parquet import (
-    TYPES,
-    Column,
-    Sink,
-    column_groups,
-    columns_of,
-    file_metadata,
-    schema_of,
-    write_columns,
-    writer_for,
-)
+from rezolus.recording import rowgroup, thrift
+from rezolus.recording.pages import CHUNK_META, META_PATH, PageWriter
+from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
 from rezolus.recording.segment import FRAME, Identity, Rows, Segment, SeriesRow, identity
 from rezolus.recording.store import segment_number, sync_folder
 
@@ -45,12 +34,9 @@ MAGIC = b"PAR1"
 BODY = "body"
 INDEX = "index"
 
-# Field ids of parquet.thrift.
-FILE_NUM_ROWS, FILE_ROW_GROUPS = 3, 4
-GROUP_COLUMNS, GROUP_BYTES, GROUP_OFFSET, GROUP_COMPRESSED, GROUP_ORDINAL = 1, 2, 5, 6, 7
-CHUNK_OFFSET, CHUNK_META = 2, 3
-META_PATH, META_UNCOMPRESSED, META_COMPRESSED = 3, 6, 7
-META_DATA_PAGE, META_INDEX_PAGE, META_DICTIONARY_PAGE = 9, 10, 11
+# Field ids of a row group in parquet.thrift.
+GROUP_COLUMNS, GROUP_BYTES, GROUP_ROWS, GROUP_OFFSET, GROUP_COMPRESSED, GROUP_ORDINAL = 1, 2, 3, 5, 6, 7
+LEADING = (("timestamp",), ("duration",))
 
 
 class BodyError(UserError):
@@ -137,16 +123,9 @@ class Body:
         union = {identity(series): series for rows in self._distinct() for series in (row.series() for row in rows)}
         columns = columns_of(list(union.values()))
         metadata = file_metadata(list(union.values()), self._groups[-1].metadata if self._groups else {})
-        footer = _footer_template(columns, metadata)
         self._body.seek(self._end())
-        entries = list(self._entries(columns))
-        thrift.put(footer, FILE_NUM_ROWS, thrift.I64, self.rows)
-        # The groups are spliced in as bytes: for a day of recording, taking them apart would cost seconds.
-        marker = [[1, thrift.I64, 0x5245_5A4F]]
-        thrift.put(footer, FILE_ROW_GROUPS, thrift.LIST, (thrift.STRUCT, [marker] * len(entries)))
-        hole = thrift.dump(marker) * len(entries)
-        before, _, after = thrift.dump(footer).partition(hole)
-        raw = before + b"".join(entries) + after
+        # The groups go in as bytes: for a day of recording, taking them apart would cost seconds.
+        raw = footer(columns, metadata, self.rows, list(self._entries(columns)))
         self._body.write(raw + len(raw).to_bytes(4, "little") + MAGIC)
         self._body.flush()
         os.fsync(self._body.fileno())
@@ -191,38 +170,27 @@ class Body:
         self._series.append(self._series[-1] if group.series is None else group.series)
 
     def _write_row_group(self, segment: Rows, columns: Sequence[Column]) -> tuple[bytes, int]:
-        """Write the column chunks some at a time; the row group's footer entry and where its chunks end."""
-        at = self._end()
-        entry: thrift.Tree = []
-        chunks: list[thrift.Tree] = []
-        sizes = [0, 0]
-        for part in column_groups(segment, columns):
-            self._body.seek(at)
-            write_columns(segment, part, Sink(self._body, at), leading=not chunks)
-            entry, end = self._take_footer()
-            for chunk in thrift.field(entry, GROUP_COLUMNS)[1]:
-                _move(chunk, at)
-                chunks.append(chunk)
-            at = end
-            sizes[0] += thrift.field(entry, GROUP_BYTES)
-            sizes[1] += thrift.field(entry, GROUP_COMPRESSED) or 0
-        thrift.put(entry, GROUP_COLUMNS, thrift.LIST, (thrift.STRUCT, chunks))
-        thrift.put(entry, GROUP_BYTES, thrift.I64, sizes[0])
-        thrift.put(entry, GROUP_OFFSET, thrift.I64, self._end())
-        thrift.put(entry, GROUP_COMPRESSED, thrift.I64, sizes[1])
-        thrift.put(entry, GROUP_ORDINAL, thrift.I16, len(self._groups))
-        return thrift.dump(entry), at
-
-    def _take_footer(self) -> tuple[thrift.Tree, int]:
-        """The row group entry of the footer just written, and where the footer begins."""
-        size = self._body.tell()
-        self._body.seek(size - 8)
-        length = int.from_bytes(self._body.read(4), "little")
-        self._body.seek(size - 8 - length)
-        _, groups = thrift.field(thrift.Reader(self._body.read(length)).struct(), FILE_ROW_GROUPS)
-        if len(groups) != 1:
-            raise BodyError(f"{self._folder / BODY}: one row group was written, its footer lists {len(groups)}")
-        return groups[0], size - 8 - length
+        """Write the column chunks; the row group's footer entry and where its chunks end."""
+        begin = at = self._end()
+        self._body.seek(begin)
+        entries: list[thrift.Tree] = []
+        size = 0
+        paths = (*LEADING, *(column.path for column in columns))
+        for chunk, path in zip(rowgroup.chunks(segment, columns), paths, strict=True):
+            entries.append(chunk.entry(at, path))
+            self._body.write(chunk.data)
+            at += len(chunk.data)
+            size += chunk.size
+        self._body.flush()
+        group: thrift.Tree = [
+            [GROUP_COLUMNS, thrift.LIST, (thrift.STRUCT, entries)],
+            [GROUP_BYTES, thrift.I64, size],
+            [GROUP_ROWS, thrift.I64, segment.rows],
+            [GROUP_OFFSET, thrift.I64, begin],
+            [GROUP_COMPRESSED, thrift.I64, at - begin],
+            [GROUP_ORDINAL, thrift.I16, len(self._groups)],
+        ]
+        return thrift.dump(group), at
 
     def _distinct(self) -> Iterator[list[SeriesRow]]:
         seen: list[SeriesRow] | None = None
@@ -248,24 +216,24 @@ class Body:
         having: dict[Identity, Any] = {
             identity(column.series): chunk for column, chunk in zip(own, chunks[2:], strict=True)
         }
-        nulls = _Nulls(group.rows)
+        writer = PageWriter()
         widened = chunks[:2]
         added = [0, 0]
         for column in columns:
             chunk = having.get(identity(column.series))
             if chunk is None:
-                chunk, raw, uncompressed = nulls.chunk(column.series.kind, self._body.tell())
-                self._body.write(raw)
-                added[0] += uncompressed
-                added[1] += len(raw)
-            path = [part.encode() for part in column.path]
-            thrift.put(thrift.field(chunk, CHUNK_META), META_PATH, thrift.LIST, (thrift.BINARY, path))
+                nulls = writer.nulls(column.series.kind, group.rows)
+                chunk = nulls.entry(self._body.tell(), column.path)
+                self._body.write(nulls.data)
+                added[0] += nulls.size
+                added[1] += len(nulls.data)
+            else:  # the name may have got a number behind it
+                path = [part.encode() for part in column.path]
+                thrift.put(thrift.field(chunk, CHUNK_META), META_PATH, thrift.LIST, (thrift.BINARY, path))
             widened.append(chunk)
         thrift.put(entry, GROUP_COLUMNS, thrift.LIST, (thrift.STRUCT, widened))
-        thrift.put(entry, GROUP_BYTES, thrift.I64, thrift.field(entry, GROUP_BYTES) + added[0])
-        compressed = thrift.field(entry, GROUP_COMPRESSED)
-        if compressed is not None:
-            thrift.put(entry, GROUP_COMPRESSED, thrift.I64, compressed + added[1])
+        for number, more in zip((GROUP_BYTES, GROUP_COMPRESSED), added, strict=True):
+            thrift.put(entry, number, thrift.I64, thrift.field(entry, number) + more)
         return thrift.dump(entry)
 
 
@@ -288,59 +256,6 @@ def _open_locked(path: Path) -> BinaryIO:
         file.close()
 
 
-class _Nulls:
-    """Column chunks of `rows` nulls, made by the library once for each kind of column."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self._made: dict[str, tuple[bytes, bytes, int]] = {}
-
-    def chunk(self, kind: str, at: int) -> tuple[thrift.Tree, bytes, int]:
-        """The chunk's footer entry when it lies at `at`, its bytes, and its uncompressed size."""
-        if kind not in self._made:
-            self._made[kind] = self._make(kind)
-        entry, raw, begin = self._made[kind]
-        chunk = thrift.Reader(entry).struct()
-        _move(chunk, at - begin)
-        return chunk, raw, thrift.field(thrift.field(chunk, CHUNK_META), META_UNCOMPRESSED)
-
-    def _make(self, kind: str) -> tuple[bytes, bytes, int]:
-        schema = pa.schema([pa.field("x", TYPES[kind])])
-        sink = io.BytesIO()
-        with writer_for(schema, Sink(sink, 0), ()) as writer:
-            writer.write_table(pa.table([pa.nulls(self._rows, TYPES[kind])], schema=schema))
-        data = sink.getvalue()
-        footer = _read_footer(data)
-        _, groups = thrift.field(footer, FILE_ROW_GROUPS)
-        chunk = thrift.field(groups[0], GROUP_COLUMNS)[1][0]
-        meta = thrift.field(chunk, CHUNK_META)
-        begin = thrift.field(meta, META_DICTIONARY_PAGE) or thrift.field(meta, META_DATA_PAGE)
-        return thrift.dump(chunk), data[begin : begin + thrift.field(meta, META_COMPRESSED)], begin
-
-
-def _move(chunk: thrift.Tree, by: int) -> None:
-    """Say that a column chunk lies `by` bytes further on."""
-    if thrift.field(chunk, CHUNK_OFFSET):
-        thrift.put(chunk, CHUNK_OFFSET, thrift.I64, thrift.field(chunk, CHUNK_OFFSET) + by)
-    meta = thrift.field(chunk, CHUNK_META)
-    for number in (META_DATA_PAGE, META_INDEX_PAGE, META_DICTIONARY_PAGE):
-        offset = thrift.field(meta, number)
-        if offset is not None:
-            thrift.put(meta, number, thrift.I64, offset + by)
-
-
-def _read_footer(data: bytes) -> thrift.Tree:
-    length = int.from_bytes(data[-8:-4], "little")
-    return thrift.Reader(data[-8 - length : -8]).struct()
-
-
-def _footer_template(columns: Sequence[Column], metadata: Mapping[str, str]) -> thrift.Tree:
-    """Footer of a file with these columns and no rows: schema, metadata, the library's name."""
-    sink = io.BytesIO()
-    writer_for(schema_of(columns, metadata), Sink(sink, 0), columns).close()
-    return _read_footer(sink.getvalue())
-
-
 def _give_name(body: Path, output: Path) -> None:
     """Rename, or copy where the folder of `output` is not ours but the file is (made for us before privileges went)."""
     try:
@@ -352,7 +267,10 @@ def _give_name(body: Path, output: Path) -> None:
             size = os.fstat(source.fileno()).st_size
             done = 0
             while done < size:
-                done += os.copy_file_range(source.fileno(), target.fileno(), size - done, done, done)
+                copied = os.copy_file_range(source.fileno(), target.fileno(), size - done, done, done)
+                if not copied:
+                    raise BodyError(f"{body}: has become shorter while it was copied to {output}")
+                done += copied
             target.truncate(size)
             os.fsync(target.fileno())
         body.unlink()

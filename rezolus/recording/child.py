@@ -14,11 +14,8 @@ import rezolus
 
 PACKAGE_ROOT = Path(rezolus.__file__).resolve().parent.parent
 
-ENVIRONMENT = {
-    "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives memory back where the default keeps it
-    "OPENBLAS_NUM_THREADS": "1",
-}
-"""What the Parquet library should know before it is imported."""
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""What numpy should know before it is imported: no thread there has anything to do."""
 
 
 @dataclass(frozen=True, slots=True)

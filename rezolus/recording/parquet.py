@@ -1,33 +1,32 @@
-"""The Parquet layout of a recording: names, types and metadata of its columns, and a segment's rows written as them.
-
-Imports pyarrow (30 MB, 0.2 s), so only the finishing child and tools that read recordings import this module.
-"""
+"""The Parquet layout of a recording: names, types and metadata of its columns, and the file's own metadata."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from rezolus.reading import ABSENT_GAUGE, Series
-from rezolus.recording.segment import Layout, Rows, identity, width_of
-
-DENSE_BYTES = 8 << 20
-"""How much of a segment is made dense at a time; 900 rows of 33 histograms would be 120 MB at once."""
+from rezolus.reading import Series
+from rezolus.recording import thrift
+from rezolus.recording.arrowschema import ArrowField, encode
+from rezolus.recording.segment import identity
 
 KIND_ORDER = {"counter": 0, "gauge": 1, "histogram": 2}
 LEADING_LABELS = ("name", "op", "state", "direction")
+PREFIX_LABELS = ("node", "instance")
+"""Of series from several sources: the first of these stands before the name."""
+UNNAMED_LABELS = frozenset({*PREFIX_LABELS, "source", "endpoint"})
+"""Provenance; in the metadata of the column, not in its name."""
 RESERVED_SUFFIXES = (":window_begin", ":window_width")
 RESERVED_NAMES = ("timestamp", "duration", ":wall_offset")
-TYPES = {"counter": pa.uint64(), "gauge": pa.int64(), "histogram": pa.list_(pa.field("item", pa.uint64()))}
 LEAVES = {"counter": (), "gauge": (), "histogram": ("list", "item")}
 """Parquet path below the column."""
+CREATED_BY = "rezolus-python"
+
+REQUIRED, OPTIONAL, REPEATED = 0, 1, 2
+_INT64 = 2
+_CONVERTED = {False: 14, True: 18}  # UINT_64, INT_64
+_LIST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +42,17 @@ class Column:
         return (self.name, *LEAVES[self.series.kind])
 
 
-class Sink:
-    """What pyarrow writes to: a file from a position on, which it may not close."""
-
-    def __init__(self, file: IO[bytes], begin: int) -> None:
-        self._file = file
-        self._begin = begin
-        self.closed = False
-
-    def write(self, data: bytes) -> int:
-        """Write at the file's position."""
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        """Position counted from where the sink begins."""
-        return self._file.tell() - self._begin
-
-    def flush(self) -> None:
-        """Pass on to the file."""
-        self._file.flush()
-
-    def close(self) -> None:
-        """Leave the file open."""
-        self.closed = True
-
-
 def canonical_name(series: Series) -> str:
-    """Metric and label values joined by `/`: name, op, state, direction, the others by key, id last."""
+    """Metric and label values joined by `/`: name, op, state, direction, the others by key, id last.
+
+    Of several sources: `NODE::` or `INSTANCE::` before it.
+    """
     labels = series.labels
     keys = [key for key in LEADING_LABELS if key in labels]
-    keys += sorted(key for key in labels if key not in LEADING_LABELS and key != "id")
+    keys += sorted(key for key in labels if key not in LEADING_LABELS and key not in UNNAMED_LABELS and key != "id")
     keys += ["id"] if "id" in labels else []
-    return "/".join([series.name, *(labels[key] for key in keys)])
+    name = "/".join([series.name, *(labels[key] for key in keys)])
+    return next((f"{labels[key]}::{name}" for key in PREFIX_LABELS if key in labels), name)
 
 
 def columns_of(series: Sequence[Series]) -> list[Column]:
@@ -96,77 +74,8 @@ def columns_of(series: Sequence[Series]) -> list[Column]:
     return sorted(columns, key=lambda column: (KIND_ORDER[column.series.kind], column.name))
 
 
-def schema_of(columns: Sequence[Column], metadata: Mapping[str, str]) -> pa.Schema:
-    """Arrow schema with the field and file metadata readers look for."""
-    fields = [
-        pa.field("timestamp", pa.uint64(), False, {"metric_type": "timestamp", "unit": "nanoseconds"}),
-        pa.field("duration", pa.uint64(), True, {"metric_type": "duration", "unit": "nanoseconds"}),
-    ]
-    fields += [
-        pa.field(column.name, TYPES[column.series.kind], True, _field_metadata(column.series)) for column in columns
-    ]
-    return pa.schema(fields, dict(metadata))
-
-
-def file_metadata(series: Sequence[Series], metadata: Mapping[str, str]) -> dict[str, str]:
-    """The recording's own metadata and the description of each metric."""
-    descriptions = {entry.name: entry.help for entry in sorted(series, key=identity) if entry.help}
-    return {"source": "rezolus", **metadata, "descriptions": json.dumps(descriptions, ensure_ascii=False)}
-
-
-def writer_for(schema: pa.Schema, sink: Sink, columns: Sequence[Column]) -> pq.ParquetWriter:
-    """A Parquet writer with the settings of a recording.
-
-    Bucket counts repeat from row to row, where a dictionary halves the file; other columns rarely repeat.
-    Statistics are for `timestamp`, from which readers take the time range.
-    """
-    return pq.ParquetWriter(
-        pa.PythonFile(sink, mode="w"),
-        schema,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=[".".join(column.path) for column in columns if column.series.kind == "histogram"],
-        write_statistics=["timestamp"],
-        use_compliant_nested_type=False,
-        data_page_size=256 * 1024,
-        version="2.6",
-        write_page_index=False,
-    )
-
-
-def column_groups(segment: Rows, columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
-    """The columns in portions that `write_columns` can make dense in bounded memory."""
-    budget = max(1, DENSE_BYTES // 8 // max(1, segment.rows))
-    group: list[Column] = []
-    slots = 0
-    for column in columns:
-        width = width_of(column.series)
-        if group and slots + width > budget:
-            yield group
-            group, slots = [], 0
-        group.append(column)
-        slots += width
-    yield group
-
-
-def write_columns(segment: Rows, columns: Sequence[Column], sink: Sink, *, leading: bool) -> None:
-    """Write these columns of all rows as one row group (and a footer) to where `sink` stands.
-
-    `leading`: with timestamp and duration before them. Positions in the footer are those of `sink`, whatever lies
-    before. Raises OSError and SegmentError.
-    """
-    schema = schema_of(columns, {})
-    block = _Block(segment, columns)
-    block.fill()
-    arrays = [*(pa.array(times) for times in block.times), *block.arrays(columns)]
-    if not leading:
-        schema = pa.schema(list(schema)[2:])
-        arrays = arrays[2:]
-    with writer_for(schema, sink, columns) as writer:
-        writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=segment.rows)
-
-
-def _field_metadata(series: Series) -> dict[str, str]:
+def field_metadata(series: Series) -> dict[str, str]:
+    """What stands with the column of a series: everything that its name may not say."""
     metadata = {**series.labels, "metric": series.name, "metric_type": series.kind}
     if series.unit:
         metadata["unit"] = series.unit
@@ -175,81 +84,96 @@ def _field_metadata(series: Series) -> dict[str, str]:
     if series.kind == "histogram":
         metadata["grouping_power"] = str(series.power)
         metadata["max_value_power"] = str(series.max_power)
-    return metadata
+    return dict(sorted(metadata.items()))
 
 
-class _Presence:
-    """Which columns have a value in a row, by the row's catalog.
+def file_metadata(series: Sequence[Series], metadata: Mapping[str, str]) -> dict[str, str]:
+    """The recording's own metadata, with the description of each metric that has one.
 
-    A histogram that was there keeps its last buckets while it is away: readers take a gap for an empty histogram and the
-    next row for everything since boot happening at once.
+    What came with the readings stays as it is where it says the same.
     """
-
-    def __init__(self, segment: Rows, columns: Sequence[Column]) -> None:
-        order = {identity(column.series): at for at, column in enumerate(columns)}
-        elsewhere = len(columns)
-        self._column_of = np.array(
-            [order.get(identity(series), elsewhere) for series in segment.series], dtype=np.int64
-        )
-        self._histograms = np.array([column.series.kind == "histogram" for column in columns] + [False])
-        self._layout: Layout | None = None
-        self._mask: npt.NDArray[np.bool_] = np.zeros(elsewhere + 1, dtype=bool)
-
-    def of(self, layout: Layout) -> npt.NDArray[np.bool_]:
-        """Mask over the columns; not to be changed."""
-        if layout is not self._layout:
-            mask = self._mask & self._histograms
-            mask[self._column_of[list(layout.numbers)]] = True
-            self._layout, self._mask = layout, mask
-        return self._mask[:-1]
+    helps = {entry.name: entry.help for entry in sorted(series, key=identity) if entry.help}
+    known = parse_descriptions(metadata.get("descriptions", ""))
+    merged = {**known, **helps}
+    result = {"source": "rezolus", **metadata}
+    if merged != known:
+        result["descriptions"] = json.dumps(merged, ensure_ascii=False)
+    return result
 
 
-class _Block:
-    """Some columns of a segment, dense: the scalars as one array, columns x rows, each histogram as rows x buckets."""
+def parse_descriptions(text: str) -> dict[str, str]:
+    """Metric to help text; empty for what is no such JSON object."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
 
-    def __init__(self, segment: Rows, columns: Sequence[Column]) -> None:
-        base = {identity(series): start for series, start in zip(segment.series, segment.bases, strict=True)}
-        starts = [base[identity(column.series)] for column in columns]
-        wide = [column.series.kind == "histogram" for column in columns]
-        rows = segment.rows
-        self._segment = segment
-        self._presence = _Presence(segment, columns)
-        self._present = np.zeros((len(columns), rows), bool)
-        scalar = [start for start, is_wide in zip(starts, wide, strict=True) if not is_wide]
-        self._scalar_slots = np.array(scalar, dtype=np.int64)
-        self._scalars = np.empty((len(scalar), rows), np.uint64)
-        self._histograms = [
-            (start, start + width_of(column.series), np.empty((rows, width_of(column.series)), np.uint64))
-            for start, column, is_wide in zip(starts, columns, wide, strict=True)
-            if is_wide
-        ]
-        self.times = np.zeros((2, rows), np.uint64)
-        """Wall clock and duration of each row, ns."""
 
-    def fill(self) -> None:
-        """Replay the segment into the block. Raises SegmentError."""
-        for at, row in enumerate(self._segment.replay()):
-            self._scalars[:, at] = row.values[self._scalar_slots]
-            for begin, end, buckets in self._histograms:
-                buckets[at] = row.values[begin:end]
-            self._present[:, at] = self._presence.of(row.layout)
-            self.times[:, at] = row.time_ns, row.duration_ns
+def footer(columns: Sequence[Column], metadata: Mapping[str, str], rows: int, groups: Sequence[bytes]) -> bytes:
+    """The file's footer: `groups` are the RowGroup structs, of chunks for timestamp, duration and these columns."""
+    pairs = {**metadata, "ARROW:schema": encode(_arrow_fields(columns))}
+    schema = _schema(columns)
+    leaves = len(columns) + 2
+    tree: thrift.Tree = [
+        [1, thrift.I32, 1],
+        [2, thrift.LIST, (thrift.STRUCT, schema)],
+        [3, thrift.I64, rows],
+        [4, thrift.LIST, (thrift.STRUCT, groups)],
+        [5, thrift.LIST, (thrift.STRUCT, [_pair(key, value) for key, value in pairs.items()])],
+        [6, thrift.BINARY, CREATED_BY.encode()],
+        # The statistics of an unsigned column can only be trusted when this says how values are ordered.
+        [7, thrift.LIST, (thrift.STRUCT, [[[1, thrift.STRUCT, []]]] * leaves)],
+    ]
+    return thrift.dump(tree)
 
-    def arrays(self, columns: Sequence[Column]) -> Iterator[Any]:
-        """The columns as Arrow arrays; `columns` as given to the constructor."""
-        scalars = iter(self._scalars)
-        histograms = iter(self._histograms)
-        for column, present in zip(columns, self._present, strict=True):
-            absent = ~present
-            if column.series.kind == "histogram":
-                begin, end, buckets = next(histograms)
-                offsets = pa.array(np.arange(0, buckets.size + 1, end - begin, dtype=np.int32))
-                mask = pa.array(absent) if absent.any() else None
-                yield pa.ListArray.from_arrays(
-                    offsets, pa.array(buckets.reshape(-1)), type=TYPES["histogram"], mask=mask
-                )
-            elif column.series.kind == "gauge":
-                signed = next(scalars).view(np.int64)
-                yield pa.array(signed, mask=absent | (signed == ABSENT_GAUGE))
-            else:
-                yield pa.array(next(scalars), mask=absent)
+
+def _arrow_fields(columns: Sequence[Column]) -> list[ArrowField]:
+    types = {"counter": "uint64", "gauge": "int64", "histogram": "list"}
+    return [
+        ArrowField("timestamp", "uint64", False, {"metric_type": "timestamp", "unit": "nanoseconds"}),
+        ArrowField("duration", "uint64", True, {"metric_type": "duration", "unit": "nanoseconds"}),
+        *(
+            ArrowField(column.name, types[column.series.kind], True, field_metadata(column.series))  # type: ignore[arg-type]
+            for column in columns
+        ),
+    ]
+
+
+def _schema(columns: Sequence[Column]) -> list[thrift.Tree]:
+    elements: list[thrift.Tree] = [
+        [[4, thrift.BINARY, b"schema"], [5, thrift.I32, len(columns) + 2]],
+        _number("timestamp", REQUIRED),
+        _number("duration", OPTIONAL),
+    ]
+    for column in columns:
+        if column.series.kind == "histogram":
+            elements += [
+                _group(column.name, OPTIONAL, [[6, thrift.I32, _LIST], [10, thrift.STRUCT, [[3, thrift.STRUCT, []]]]]),
+                _group("list", REPEATED, []),
+                _number("item", OPTIONAL),
+            ]
+        else:
+            elements.append(_number(column.name, OPTIONAL, signed=column.series.kind == "gauge"))
+    return elements
+
+
+def _number(name: str, repetition: int, *, signed: bool = False) -> thrift.Tree:
+    integer: thrift.Tree = [[1, thrift.BYTE, 64], [2, thrift.TRUE if signed else thrift.FALSE, None]]
+    return [
+        [1, thrift.I32, _INT64],
+        [3, thrift.I32, repetition],
+        [4, thrift.BINARY, name.encode()],
+        [6, thrift.I32, _CONVERTED[signed]],
+        [10, thrift.STRUCT, [[10, thrift.STRUCT, integer]]],
+    ]
+
+
+def _group(name: str, repetition: int, kind: thrift.Tree) -> thrift.Tree:
+    return [[3, thrift.I32, repetition], [4, thrift.BINARY, name.encode()], [5, thrift.I32, 1], *kind]
+
+
+def _pair(key: str, value: str) -> thrift.Tree:
+    return [[1, thrift.BINARY, key.encode()], [2, thrift.BINARY, value.encode()]]

@@ -2,7 +2,7 @@
 
 A tree keeps fields it knows nothing about, so a footer written by another version of the Parquet library loses nothing.
 Structs are lists of `[field id, wire type, value]` in ascending order of id; lists are `(element type, values)`;
-booleans live in the wire type. Maps and sets do not occur in footers.
+booleans live in the wire type. A struct may also be its bytes. Maps and sets do not occur in footers.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def _zigzag(value: int) -> int:
     return value << 1 if value >= 0 else (-value << 1) - 1
 
 
-def _varint(out: bytearray, value: int) -> None:
+def put_varint(out: bytearray, value: int) -> None:
+    """Append an unsigned number of variable length."""
     while value > 127:
         out.append((value & 127) | 128)
         value >>= 7
@@ -140,7 +141,7 @@ def _dump(out: bytearray, fields: Tree) -> None:
             out.append((number - last) << 4 | kind)
         else:
             out.append(kind)
-            _varint(out, _zigzag(number))
+            put_varint(out, _zigzag(number))
         last = number
         if kind not in {TRUE, FALSE}:
             _dump_value(out, kind, value)
@@ -149,19 +150,22 @@ def _dump(out: bytearray, fields: Tree) -> None:
 
 def _dump_value(out: bytearray, kind: int, value: Any) -> None:
     if kind in {I16, I32, I64}:
-        _varint(out, _zigzag(value))
+        put_varint(out, _zigzag(value))
     elif kind == BINARY:
-        _varint(out, len(value))
+        put_varint(out, len(value))
         out += value
     elif kind == STRUCT:
-        _dump(out, value)
+        if isinstance(value, bytes):
+            out += value
+        else:
+            _dump(out, value)
     elif kind == LIST:
         element, values = value
         if len(values) < 15:
             out.append(len(values) << 4 | element)
         else:
             out.append(0xF0 | element)
-            _varint(out, len(values))
+            put_varint(out, len(values))
         for item in values:
             _dump_value(out, element, item)
     elif kind == DOUBLE:
