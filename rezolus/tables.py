@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from rezolus.units import parse_address, parse_duration
+from rezolus.units import address_url, parse_address, parse_duration, parse_humantime, parse_listen, parse_size
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -41,6 +41,19 @@ def duration(shortest: str) -> Rule:
         return nanoseconds
 
     return Rule(f'a duration of at least {shortest}, such as "100ms", "1s" or "1h30m"', parse)
+
+
+def human_duration(shortest: str) -> Rule:
+    """As `duration`, in all the ways in which Rezolus takes one."""
+    minimum = parse_duration(shortest)
+
+    def parse(value: object) -> int:
+        nanoseconds = parse_humantime(_text(value))
+        if nanoseconds < minimum:
+            raise ValueError(value)
+        return nanoseconds
+
+    return Rule(f'a duration of at least {shortest}, such as "100ms", "15min" or "1h 30m"', parse)
 
 
 def one_of(*allowed: str) -> Rule:
@@ -88,7 +101,10 @@ def _file(value: object) -> Path:
 
 
 SWITCH = Rule("true or false", _switch)
-ADDRESS = Rule('HOST:PORT, such as "127.0.0.1:4242" or "[::1]:4242"', lambda value: parse_address(_text(value)))
+ADDRESS = Rule(
+    'HOST:PORT or unix:FILE, such as "127.0.0.1:4242", "[::1]:4242" or "unix:/run/rezolus/agent.sock"',
+    lambda value: parse_listen(_text(value)),
+)
 FILE = Rule("a file name", _file)
 
 
@@ -110,8 +126,29 @@ def http_url(value: object) -> str:
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError(value)
-    _ = parts.port  # raises ValueError when it is no number
+    if not url.isprintable() or " " in url or parts.port == 0:  # `port` raises ValueError when it is no number
+        raise ValueError(value)
     return url
+
+
+def host_and_port(value: object) -> str:
+    """`host:port` or an http address, as the latter. ValueError."""
+    found = _text(value)
+    if "://" in found:
+        return http_url(found)
+    return address_url(parse_address(found))
+
+
+def mode() -> Rule:
+    """Permissions of a file: a number, or its octal digits as a text."""
+
+    def parse(value: object) -> int:
+        number = int(value, 8) if isinstance(value, str) else value
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= 0o7777:
+            raise ValueError(value)
+        return number
+
+    return Rule('permissions such as 0o660 or "660"', parse)
 
 
 def _words(value: object) -> dict[str, str]:
@@ -120,14 +157,7 @@ def _words(value: object) -> dict[str, str]:
     return {str(key): _text(word) for key, word in value.items()}
 
 
-def _size(value: object) -> int:
-    found = re.fullmatch(r"(\d+) ?(B|KiB|MiB|GiB|TiB)", _text(value))
-    if not found:
-        raise ValueError(value)
-    return int(found[1]) << 10 * ("B", "KiB", "MiB", "GiB", "TiB").index(found[2])
-
-
-SIZE = Rule('a size such as "512MiB" or "4GiB"', _size)
+SIZE = Rule('a size such as "512MiB" or "4GiB"', lambda value: parse_size(_text(value)))
 WORDS = Rule('a table of texts, such as { node = "web1" }', _words)
 
 
@@ -164,7 +194,7 @@ class TableReader:
         for key in table:
             if key not in names:
                 hint = nearest(key, names) or "; allowed: " + ", ".join(names)
-                self.report(f"{path}.{_quote(key)}" if path else _quote(key), f"unknown key{hint}")
+                self.report(_below(path, _quote(key)), f"unknown key{hint}")
 
     def named_tables(self, value: object, path: str) -> Iterator[tuple[str, object]]:
         """The entries of a table whose keys are names the user chose."""
@@ -178,7 +208,10 @@ class TableReader:
                 self.report(f"{path}.{_quote(name)}", "expected a name of letters, digits, `_` and `-`")
 
     def table(self, value: object, path: str, kind: type[S], *, skip: tuple[str, ...] = ()) -> S:
-        """`value` as a `kind`; keys that are missing or wrong keep their defaults. `skip` are keys read elsewhere."""
+        """`value` as a `kind`; keys that are missing or wrong keep their defaults. `skip` are keys read elsewhere.
+
+        The `path` of the whole document is empty.
+        """
         if not isinstance(value, dict):
             self.report(path, f"expected a table, found {show(value)}")
             return kind()
@@ -189,9 +222,9 @@ class TableReader:
             if key not in value:
                 continue
             if isinstance(hint, Rule):
-                self._read(value[key], f"{path}.{key}", hint, found, key)
+                self._read(value[key], _below(path, key), hint, found, key)
             else:
-                found[key] = self.table(value[key], f"{path}.{key}", hint)
+                found[key] = self.table(value[key], _below(path, key), hint)
         return kind(**found)
 
     def _read(self, value: object, path: str, rule: Rule, found: dict[str, Any], key: str) -> None:
@@ -212,6 +245,10 @@ def _hints(kind: type[msgspec.Struct]) -> dict[str, Rule | type[msgspec.Struct]]
         elif isinstance(hint, type) and issubclass(hint, msgspec.Struct):
             hints[name] = hint
     return hints
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def show(value: object) -> str:

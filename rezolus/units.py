@@ -35,6 +35,40 @@ def parse_duration(text: str) -> int:
     return total
 
 
+_HUMAN_UNITS = {
+    "ns": ("nanos", "nsec", "ns"),
+    "us": ("micros", "usec", "us", "µs"),
+    "ms": ("millis", "msec", "ms"),
+    "s": ("seconds", "second", "secs", "sec", "s"),
+    "m": ("minutes", "minute", "mins", "min", "m"),
+    "h": ("hours", "hour", "hrs", "hr", "h"),
+    "d": ("days", "day", "d"),
+}
+_HUMAN_NANOSECONDS = {name: _NANOSECONDS[unit] for unit, names in _HUMAN_UNITS.items() for name in names} | {
+    **dict.fromkeys(("weeks", "week", "wks", "wk", "w"), 7 * _NANOSECONDS["d"]),
+    **dict.fromkeys(("months", "month", "M"), 2_630_016 * _NANOSECONDS["s"]),
+    **dict.fromkeys(("years", "year", "yrs", "yr", "y"), 31_557_600 * _NANOSECONDS["s"]),
+}
+_HUMAN = re.compile(r"\s*([0-9]+)\s*([A-Za-zµ]+)")
+
+
+def parse_humantime(text: str) -> int:
+    """Nanoseconds of a duration as Rezolus takes it: `1h 30m`, `15min`, `2 days`, and all that `parse_duration` takes.
+
+    A month has 30.44 days and a year 365.25. ValueError for anything else or more than 292 years.
+    """
+    total = at = 0
+    while at < len(text.rstrip()):
+        part = _HUMAN.match(text, at)
+        if part is None or part[2] not in _HUMAN_NANOSECONDS:
+            raise ValueError(text)
+        total += int(part[1]) * _HUMAN_NANOSECONDS[part[2]]
+        at = part.end()
+    if at == 0 or total > _I64_MAX:
+        raise ValueError(text)
+    return total
+
+
 def format_duration(nanoseconds: int) -> str:
     """The shortest text that `parse_duration` reads back as the same number: `1h30m`, `100ms`, `0s`."""
     if nanoseconds == 0:
@@ -104,6 +138,12 @@ class Address(msgspec.Struct, frozen=True, tag="tcp"):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+
+def address_url(address: Address) -> str:
+    """Where to reach a server that listens there: an address that stands for any of the host's becomes loopback's."""
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
+    return f"http://{msgspec.structs.replace(address, host=anywhere.get(address.host, address.host))}"
 
 
 class UnixAddress(msgspec.Struct, frozen=True, tag="unix"):

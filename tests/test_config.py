@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,10 +14,22 @@ from rezolus.config import (
     HindsightConfig,
     RecorderConfig,
     Selection,
+    SourceConfig,
+    from_wire,
     load,
+    to_wire,
 )
 from rezolus.tables import TableReader
-from rezolus.units import Address, format_duration, parse_address, parse_duration, parse_size
+from rezolus.units import (
+    Address,
+    UnixAddress,
+    format_duration,
+    parse_address,
+    parse_duration,
+    parse_humantime,
+    parse_listen,
+    parse_size,
+)
 
 SHIPPED = Path(__file__).parent.parent / "config" / "rezolus.toml"
 SECOND = 1_000_000_000
@@ -130,7 +143,10 @@ def test_all_problems_are_reported_at_once_with_path_and_nearest_key(file: Path)
         "agent.lisen: unknown key; did you mean `listen`?",
         'agent.interval: expected a duration of at least 1ms, such as "100ms", "1s" or "1h30m", found "1 sec"',
         'agent.stats: expected one of "sample", "off", "hold", found "always"',
-        'sinks.exporter.listen: expected HOST:PORT, such as "127.0.0.1:4242" or "[::1]:4242", found ":4242"',
+        (
+            'sinks.exporter.listen: expected HOST:PORT or unix:FILE, such as "127.0.0.1:4242", "[::1]:4242" or '
+            '"unix:/run/rezolus/agent.sock", found ":4242"'
+        ),
         "sinks.exporter.metrics.includ: unknown key; did you mean `include`?",
         'sinks.recorder.type: expected one of "exporter", "recorder", "hindsight", found "recoder"; did you mean `recorder`?',
         'samplers.cpu_usage.enabled: expected true or false, found "no"',
@@ -140,7 +156,7 @@ def test_all_problems_are_reported_at_once_with_path_and_nearest_key(file: Path)
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("zzz = 1", "zzz: unknown key; allowed: agent, defaults, samplers, log, sinks"),
+        ("zzz = 1", "zzz: unknown key; allowed: agent, defaults, samplers, log, scheduler, sources, sinks"),
         ("agent = 3", "agent: expected a table, found 3"),
         ("sinks = []", "sinks: expected tables [sinks.NAME], found []"),
         ("sinks.a = 1", "sinks.a: expected a table, found 1"),
@@ -169,9 +185,54 @@ def test_all_problems_are_reported_at_once_with_path_and_nearest_key(file: Path)
             "sinks.b.path: the file rezolus.parquet is taken by sinks.a.path",
         ),
         (
-            'sinks.a.type = "hindsight"',
-            "sinks.a: this version has no hindsight sink yet: remove the table or set enabled = false",
+            'sinks.a = { type = "exporter", listen = "0.0.0.0:4241" }',
+            "sinks.a.listen: the address 127.0.0.1:4241 is taken by agent.listen",
         ),
+        (
+            'sinks.a = { type = "recorder", path = "x" }\nsinks.b = { type = "hindsight", buffer = "./x" }',
+            "sinks.b.buffer: the file x is taken by sinks.a.path",
+        ),
+        (
+            'sinks.a = { type = "hindsight", duration = "999ms" }',
+            "sinks.a.duration: expected at least the interval (1s), found 999ms",
+        ),
+        (
+            'sinks.a = { type = "exporter", source = "web" }\nsources.web1.url = "http://web1:4241"',
+            'sinks.a.source: no source is called "web"; did you mean `web1`?',
+        ),
+        (
+            'sinks.a = { type = "exporter", source = ["web1:4241"] }',
+            (
+                'sinks.a.source: expected an address such as "http://host:4241", found "web1:4241"; '
+                'did you mean "http://web1:4241"?'
+            ),
+        ),
+        (
+            'sinks.a = { type = "exporter", source = "zzz" }',
+            (
+                'sinks.a.source: no source is called "zzz"; expected local, an address such as "http://host:4241", '
+                "or a list of them"
+            ),
+        ),
+        (
+            'sinks.a = { type = "exporter", source = [] }',
+            "sinks.a.source: expected the name of a source, an http:// address, or a list of them, found []",
+        ),
+        ("sources.a = {}", 'sources.a.url: missing; expected an address such as "http://host:4241"'),
+        ('sources.local.url = "http://a"', "sources.local: this name is the agent in this process; choose another"),
+        (
+            'sources.a.url = "http://a:b"',
+            'sources.a.url: expected an address such as "http://host:4241", found "http://a:b"',
+        ),
+        (
+            'agent.enabled = false\nsinks.a.type = "exporter"',
+            (
+                'sinks.a.source: "local" is the agent in this process, which agent.enabled = false switches off: '
+                'name another source, such as "http://127.0.0.1:4241"'
+            ),
+        ),
+        ("agent.enabled = false", "sinks: none is enabled, and agent.enabled is false: there is nothing to do"),
+        ("scheduler.priority = 0", "scheduler.priority: expected a whole number from 1 to 99, found 0"),
         # A sink that is switched off is still checked.
         (
             'sinks.a = { type = "recorder", enabled = false, pth = "x" }',
@@ -304,3 +365,128 @@ def test_an_address_survives_being_read_and_written(text: str, *, loopback: bool
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         parse_address(text)
+
+
+REMOTE = """
+    [agent]
+    enabled = false
+    [sources.web1]
+    url = "http://web1:4241/"
+    label = "front"
+    token_file = "token"
+    [sources.spare]
+    url = "http://spare:4241"
+    [sinks.a]
+    type = "exporter"
+    interval = "100ms"
+    source = ["web1", "http://db:9090/metrics", "http://web1:4241"]
+    [sinks.b]
+    type = "recorder"
+    interval = "250ms"
+    source = "http://db:9090/other"
+    metadata = { run = "7" }
+    [sinks.c]
+    type = "hindsight"
+    listen = "unix:/run/x.sock"
+    max_bytes = "512MiB"
+    source = "http://[::1]"
+"""
+
+
+def test_an_address_as_source_becomes_a_source_of_its_own(file: Path) -> None:
+    file.write_text(REMOTE)
+    config = load(file)
+    assert {name: sink.source for name, sink in config.sinks.items()} == {
+        "a": ("web1", "db:9090"),
+        "b": ("db:9090/other",),
+        "c": ("[::1]:80",),
+    }
+    assert {name: source.url for name, source in config.sources.items()} == {
+        "web1": "http://web1:4241/",
+        "db:9090": "http://db:9090/metrics",
+        "db:9090/other": "http://db:9090/other",
+        "[::1]:80": "http://[::1]",
+    }
+    assert config.sources["web1"].token_file == file.parent / "token"
+    assert config.warnings == ("sources.spare: no sink takes it",)
+    assert config.probes == ()
+
+
+def test_a_configuration_survives_the_way_to_another_process(file: Path) -> None:
+    for path in (SHIPPED, file):
+        file.write_text(REMOTE)
+        config = load(path)
+        assert from_wire(to_wire(config)) == config
+
+
+@given(st.binary())
+def test_what_is_no_configuration_is_refused(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        from_wire(body)
+
+
+def test_a_service_runs_its_sinks_only_and_asks_the_agent_where_it_listens(file: Path) -> None:
+    file.write_text("""
+        agent.listen = "0.0.0.0:5000"
+        agent.interval = "200ms"
+        agent.probes = ["none/*.rzl"]
+        [sinks.page]
+        type = "exporter"
+        interval = "1s"
+        [sinks.off]
+        type = "exporter"
+        enabled = false
+        [sinks.back]
+        type = "hindsight"
+    """)
+    config = load(file, "exporter")
+    assert not config.agent.enabled
+    assert config.sinks == {"page": ExporterConfig(interval=SECOND, source=("127.0.0.1:5000",))}
+    assert config.sources == {"127.0.0.1:5000": SourceConfig(url="http://127.0.0.1:5000")}
+    assert [*load(file, "hindsight").sinks] == ["back"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[sinks]", 'sinks: none with type = "exporter" is enabled, so `rezolus exporter` has nothing to do'),
+        (
+            'sinks.a.type = "exporter"\nagent.listen = "unix:/run/x.sock"',
+            'agent.listen: expected HOST:PORT, where `rezolus exporter` can reach the agent, found "unix:/run/x.sock"',
+        ),
+    ],
+)
+def test_a_service_without_work_or_agent_says_so(file: Path, text: str, problem: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, "exporter")
+    assert caught.value.problems == (problem,)
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [("1h 30m", 5400 * SECOND), ("15min", 900 * SECOND), (" 2 days ", 172_800 * SECOND), ("1s500ms", SECOND * 3 // 2)],
+)
+def test_durations_of_rezolus_are_read(text: str, nanoseconds: int) -> None:
+    assert parse_humantime(text) == nanoseconds
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_durations_of_ours_are_durations_of_rezolus(nanoseconds: int) -> None:
+    assert parse_humantime(format_duration(nanoseconds)) == nanoseconds
+
+
+@pytest.mark.parametrize("text", ["", " ", "1", "s", "1 fortnight", "1.5s", "-1s", "1s,", "300 years"])
+def test_what_is_no_duration_of_rezolus_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        parse_humantime(text)
+
+
+def test_the_address_of_a_socket_file_survives_being_read_and_written() -> None:
+    address = parse_listen("unix:/run/rezolus/agent.sock")
+    assert address == UnixAddress("/run/rezolus/agent.sock")
+    assert str(address) == "unix:/run/rezolus/agent.sock"
+    assert address.is_loopback
+    for text in ("unix:", "unix:x.sock", "unix:/run/", f"unix:/{'x' * 107}"):
+        with pytest.raises(ValueError, match=r".*"):
+            parse_listen(text)
