@@ -141,8 +141,21 @@ class Agent:
                     self._latest = self._read()
                     publish(self._latest)
         finally:
-            if self._running is not None:
-                self._running.close()
+            running, self._running = self._running, None  # requests may still come: there is nothing to read for them
+            if running is not None:
+                running.close()
+
+    def reading_within(self, ttl_ns: int) -> Reading | None:
+        """The last reading when it began at most `ttl_ns` ago, else one taken now; None while there is nothing to read.
+
+        Takes no turn of the event loop, so that all who ask within that time share one reading.
+        """
+        if self._running is None:
+            return None
+        latest = self._latest
+        if latest is None or time.clock_gettime_ns(time.CLOCK_BOOTTIME) - latest.monotonic_ns > ttl_ns:
+            latest = self._latest = self._read()
+        return latest
 
     async def load(self) -> bool:
         """Have everything loaded anew and measure that; false when it failed or is being done, then what ran goes on.

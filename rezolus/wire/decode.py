@@ -20,7 +20,22 @@ from rezolus.errors import UserError
 from rezolus.reading import ABSENT_GAUGE, I64, U64, Catalog, Kind, Reading, Series, histogram_buckets
 from rezolus.recording.segment import identity
 from rezolus.wire.fnv import fnv1a_128
-from rezolus.wire.messages import H2, NIL, V1, V2, V3, VERSIONS, Counter, Gauge, Group, H2Config, Schema, h2_config
+from rezolus.wire.messages import (
+    H2,
+    NIL,
+    V1,
+    V2,
+    V3,
+    VERSIONS,
+    Counter,
+    Duration,
+    Gauge,
+    Group,
+    H2Config,
+    Schema,
+    SystemTime,
+    h2_config,
+)
 from rezolus.wire.messages import Histogram as FlatHistogram
 from rezolus.wire.split import BadMessageError, message_end
 
@@ -77,7 +92,7 @@ class Decoder:
             message = _DECODERS[_length(body)].decode(body)
             match message:
                 case V1():
-                    return self._flat(message, (0, 0), "v1")
+                    return self._flat(message, Duration(0, 0), "v1")
                 case V2():
                     return self._flat(message, message.duration, "v2")
                 case V3():
@@ -85,7 +100,7 @@ class Decoder:
         except _DAMAGE as error:
             raise WireError(_sentence(error)) from None
 
-    def _flat(self, message: V1 | V2, duration: tuple[int, int], version: Version) -> Snapshot:
+    def _flat(self, message: V1 | V2, duration: Duration, version: Version) -> Snapshot:
         counters, gauges, histograms = message.counters, message.gauges, message.histograms
         configs = [_check_histogram(histogram.value) for histogram in histograms]
         signature = (
@@ -101,7 +116,7 @@ class Decoder:
             [gauge.value for gauge in gauges],
             [histogram.value.buckets for histogram in histograms],
         )
-        reading.time_ns, reading.duration_ns = _nanoseconds(message.systemtime), _nanoseconds(duration)
+        reading.time_ns, reading.duration_ns = _time_ns(message.systemtime), _duration_ns(duration)
         return Snapshot(reading, message.metadata, version)
 
     def _grouped(self, message: V3) -> Snapshot:
@@ -124,7 +139,7 @@ class Decoder:
             buckets += [value.buckets for value in group.histograms if value is not None]
         reading = self._columns.reading(parts, lambda make: _grouped_series(make, parts), counters, gauges, buckets)
         self._schemas = used
-        reading.time_ns, reading.duration_ns = _nanoseconds(message.systemtime), _nanoseconds(message.duration)
+        reading.time_ns, reading.duration_ns = _time_ns(message.systemtime), _duration_ns(message.duration)
         return Snapshot(reading, message.metadata, "v3", tuple(problems))
 
     def _schema_of(self, group: Group, problems: list[str]) -> _GroupSchema | None:
@@ -338,8 +353,12 @@ def _length(body: bytes | memoryview) -> int:
     return length
 
 
-def _nanoseconds(time: tuple[int, int]) -> int:
-    return time[0] * NS + time[1]
+def _time_ns(time: SystemTime) -> int:
+    return time.secs_since_epoch * NS + time.nanos_since_epoch
+
+
+def _duration_ns(duration: Duration) -> int:
+    return duration.secs * NS + duration.nanos
 
 
 def _u64(values: Sequence[int]) -> U64:

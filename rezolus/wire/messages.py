@@ -18,9 +18,28 @@ Signed = Annotated[int, msgspec.Meta(le=2**63 - 1)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=(2**63 - 1) // 10**9 - 1)]
 """So that a time in nanoseconds is a signed 64-bit number: until the year 2262."""
 Nanos = Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
-Time = tuple[Seconds, Nanos]
-Window = tuple[Unsigned, Unsigned]
 Labels = dict[str, str]
+
+
+class SystemTime(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """When the reading began."""
+
+    secs_since_epoch: Seconds
+    nanos_since_epoch: Nanos
+
+
+class Duration(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """How long the reading took."""
+
+    secs: Seconds
+    nanos: Nanos
+
+
+class Window(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Between which times, ns since the Unix epoch, a value was read."""
+
+    begin_ns: Unsigned
+    end_ns: Unsigned
 
 
 class H2Config(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -73,7 +92,7 @@ class Histogram(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 class V1(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """A snapshot as the first version had it."""
 
-    systemtime: Time
+    systemtime: SystemTime
     metadata: Labels
     counters: list[Counter]
     gauges: list[Gauge]
@@ -83,8 +102,8 @@ class V1(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 class V2(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """With the duration of the reading; metrics may have windows."""
 
-    systemtime: Time
-    duration: Time
+    systemtime: SystemTime
+    duration: Duration
     metadata: Labels
     counters: list[Counter]
     gauges: list[Gauge]
@@ -121,8 +140,8 @@ class Group(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 class V3(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Values in groups, apart from what they are of."""
 
-    systemtime: Time
-    duration: Time
+    systemtime: SystemTime
+    duration: Duration
     metadata: Labels
     groups: list[Group]
 
