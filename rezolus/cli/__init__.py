@@ -17,6 +17,10 @@ DAEMON = "agent"
 
 COMMANDS: Mapping[str, str] = {
     DAEMON: "Run the daemon with a configuration file (`rezolus FILE.toml` for short).",
+    "exporter": "Serve an agent's readings to Prometheus, as a service of its own.",
+    "hindsight": "Keep an agent's last minutes on disk, as a service of its own.",
+    "config": "Check configuration files and say what they amount to.",
+    "reload": "Have a running daemon take up changed files.",
     "check": "Report every error in .rzl files.",
     "compile": "Show what .rzl files become: the plan, the C, the schema.",
     "fmt": "Lay out .rzl files in the one standard form.",

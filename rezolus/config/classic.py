@@ -7,7 +7,7 @@ that is not done here is said once and is no mistake.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,8 +165,8 @@ def _level(word: str) -> Literal["debug", "info", "warning", "error"]:
             return "debug"
 
 
-def without_unknown_samplers(config: Config) -> tuple[Config, list[str]]:
-    """The same configuration without the samplers that no definition file has, and one note that names them.
+def without_unknown_samplers(config: Config, notes: list[str]) -> Config:
+    """The same configuration without the samplers that no definition file has; `notes` gets one that names them.
 
     Rezolus has more samplers than we, and its file names them all.
     """
@@ -175,11 +175,17 @@ def without_unknown_samplers(config: Config) -> tuple[Config, list[str]]:
         try:
             known.update(re.findall(r"^sampler\s+(\w+)", file.read_text(), re.MULTILINE))
         except (OSError, UnicodeDecodeError):
-            return config, []  # what is wrong with the file is said where it is compiled
+            return config  # what is wrong with the file is said where it is compiled
     missing = sorted(name for name, sampler in config.samplers.items() if name not in known and sampler.enabled)
+    if missing:
+        notes.append(f"samplers: not measured here: {', '.join(missing)}")
     samplers = {name: sampler for name, sampler in config.samplers.items() if name in known}
-    notes = [f"samplers: not measured here: {', '.join(missing)}"] if missing else []
-    return msgspec.structs.replace(config, samplers=samplers), notes
+    return msgspec.structs.replace(config, samplers=samplers)
+
+
+def in_their_words(problems: Iterable[str]) -> tuple[str, ...]:
+    """Problems with the paths that their files have: what ours divides among agent and sinks is `[general]` there."""
+    return tuple(re.sub(r"^(agent|sinks\.\w+)\.", "general.", problem) for problem in problems)
 
 
 def _form_of(document: Mapping[str, Any], path: Path) -> Form:

@@ -59,7 +59,8 @@ def parse(text: str, path: Path, form: Form | None = "agent") -> Config:
         problem = f"is not valid TOML: {str(error)[:1].lower()}{str(error)[1:]}"
         raise ConfigError(path, (problem,)) from None
     reader = TableReader()
-    if classic.is_classic(document, form):
+    theirs = classic.is_classic(document, form)
+    if theirs:
         config, notes = classic.read(document, path, form, reader)
     else:
         config, notes = _read(document, path, form or "agent", reader), []
@@ -67,15 +68,15 @@ def parse(text: str, path: Path, form: Form | None = "agent") -> Config:
     config = msgspec.structs.replace(config, agent=agent)
     if agent.enabled:
         if agent.btf_path is not None and not agent.btf_path.is_file():
-            table = "general" if "general" in document else "agent"
-            reader.report(f"{table}.btf_path", f"no such file: {agent.btf_path}")
+            reader.report("agent.btf_path", f"no such file: {agent.btf_path}")
         config = msgspec.structs.replace(config, probes=_find_probes(path.parent, agent, reader))
-        config, more = classic.without_unknown_samplers(config) if "general" in document else (config, [])
-        notes += more
+        if theirs:
+            config = classic.without_unknown_samplers(config, notes)
     check(config, reader)
+    told = classic.in_their_words if theirs else tuple
     if reader.problems:
-        raise ConfigError(path, tuple(reader.problems))
-    return msgspec.structs.replace(config, warnings=(*notes, *config.warnings, *warnings(config)))
+        raise ConfigError(path, told(reader.problems))
+    return msgspec.structs.replace(config, warnings=(*notes, *config.warnings, *told(warnings(config))))
 
 
 def _read(document: Mapping[str, Any], path: Path, form: Form, reader: TableReader) -> Config:

@@ -1,0 +1,111 @@
+"""`rezolus config check FILE...`: every mistake of configuration files, or what they amount to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rezolus.config import Config, SinkConfig
+
+
+@click.group()
+def command() -> None:
+    """Look into configuration files."""
+
+
+@command.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+def check(files: tuple[Path, ...]) -> int:
+    """Report every mistake in configuration files, ours or Rezolus' own, and say what a right one amounts to.
+
+    The definitions that a file names are not compiled: `rezolus check` does that. Exit status 1 when a file has a mistake.
+    """
+    from rezolus.config import ConfigError, load
+
+    wrong = 0
+    for file in files:
+        try:
+            config = load(file, form=None)
+        except ConfigError as error:
+            sys.stdout.flush()
+            print(f"error: {error}", file=sys.stderr)
+            wrong += 1
+            continue
+        problems = [*_token_problems(config)]
+        if problems:
+            sys.stdout.flush()
+            print(f"error: {ConfigError(file, tuple(problems))}", file=sys.stderr)
+            wrong += 1
+            continue
+        print(f"{file}: ok")
+        for line in _lines(config):
+            print(f"  {line}")
+        for warning in config.warnings:
+            print(f"  warning: {warning}")
+    return 1 if wrong else 0
+
+
+def _token_problems(config: Config) -> Iterator[str]:
+    """What is wrong with the files that hold tokens."""
+    from rezolus.guard import TokenError, read_token
+
+    tables = {"agent": config.agent} if config.agent.enabled else {}
+    named = {
+        **{f"{name}.token_file": table.token_file for name, table in tables.items()},
+        **{f"sources.{name}.token_file": source.token_file for name, source in config.sources.items()},
+        **{f"sinks.{name}.token_file": getattr(sink, "token_file", None) for name, sink in config.sinks.items()},
+    }
+    for path, file in named.items():
+        try:
+            if file is not None:
+                read_token(file)
+        except TokenError as error:
+            yield f"{path}: {error}"
+
+
+def _lines(config: Config) -> Iterator[str]:
+    from rezolus.config import SHIPPED_PROBES
+    from rezolus.units import format_duration
+
+    agent = config.agent
+    if agent.enabled:
+        shipped = all(file.parent == SHIPPED_PROBES for file in config.probes)
+        probes = f"{len(config.probes)} {'shipped ' if shipped else ''}files of definitions"
+        yield f"agent at {_url(agent.listen)}, every {format_duration(agent.interval)}, {probes}, as user {agent.user}"
+        off = [name for name, sampler in config.samplers.items() if not sampler.enabled]
+        if not config.defaults.enabled:
+            on = [name for name, sampler in config.samplers.items() if sampler.enabled]
+            yield f"samplers: only {', '.join(on) or 'none'}"
+        elif off:
+            yield f"samplers: all but {', '.join(off)}"
+    for name, sink in config.sinks.items():
+        yield f"{_sink(name, sink)}, every {format_duration(sink.interval)}, from {', '.join(sink.source)}"
+    for name, source in config.sources.items():
+        yield f"source {name}: {source.url}"
+
+
+def _sink(name: str, sink: SinkConfig) -> str:
+    """`recorder "file": to x.parquet`, by what matters of each type."""
+    from rezolus.config import ExporterConfig, RecorderConfig
+    from rezolus.units import format_duration
+
+    match sink:
+        case ExporterConfig():
+            return f"exporter {name}: {_url(sink.listen)}/metrics"
+        case RecorderConfig():
+            length = "" if sink.duration is None else f" for {format_duration(sink.duration)}"
+            return f"recorder {name}: to {sink.path}{length}"
+        case _:
+            where = "" if sink.listen is None else f" at {_url(sink.listen)}"
+            kept = f"the last {format_duration(sink.duration)} in {sink.buffer_folder}"
+            return f"hindsight {name}{where}: {kept}, dumps to {sink.path}"
+
+
+def _url(address: object) -> str:
+    text = str(address)
+    return text if text.startswith("unix:") else f"http://{text}"
