@@ -263,16 +263,20 @@ def _give_name(body: Path, output: Path) -> None:
     except OSError:
         if not os.access(output, os.W_OK):
             raise
-        with body.open("rb") as source, output.open("r+b") as target:
-            size = os.fstat(source.fileno()).st_size
-            done = 0
-            while done < size:
-                copied = os.copy_file_range(source.fileno(), target.fileno(), size - done, done, done)
-                if not copied:
-                    raise BodyError(f"{body}: has become shorter while it was copied to {output}")
-                done += copied
-            target.truncate(size)
-            os.fsync(target.fileno())
+        _copy(body, output)
         body.unlink()
     else:
         sync_folder(output.parent)
+
+
+def _copy(body: Path, output: Path) -> None:
+    with body.open("rb") as source, output.open("r+b") as target:
+        size = os.fstat(source.fileno()).st_size
+        done = 0
+        while done < size:
+            copied = os.copy_file_range(source.fileno(), target.fileno(), size - done, done, done)
+            if not copied:
+                raise BodyError(f"{body}: became shorter while it was copied to {output}")
+            done += copied
+        target.truncate(size)
+        os.fsync(target.fileno())

@@ -122,7 +122,7 @@ def footer(columns: Sequence[Column], metadata: Mapping[str, str], rows: int, gr
         [2, thrift.LIST, (thrift.STRUCT, schema)],
         [3, thrift.I64, rows],
         [4, thrift.LIST, (thrift.STRUCT, groups)],
-        [5, thrift.LIST, (thrift.STRUCT, [_pair(key, value) for key, value in pairs.items()])],
+        [5, thrift.LIST, (thrift.STRUCT, [_pair(key, value) for key, value in sorted(pairs.items())])],
         [6, thrift.BINARY, CREATED_BY.encode()],
         # The statistics of an unsigned column can only be trusted when this says how values are ordered.
         [7, thrift.LIST, (thrift.STRUCT, [[[1, thrift.STRUCT, []]]] * leaves)],
