@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import msgspec
 import trio
 
 from dsl.schema import Schema
+from rezolus import __version__
 from rezolus.agent.cgroups import CgroupNames, find_hierarchy
 from rezolus.agent.clock import NS, ClockStatistics, SamplingClock
 from rezolus.agent.handover import Handover, Problem
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 LATE = ("rezolus_late_ticks", "", "Readings that began later than a tenth of the interval after they were due")
 SKIPPED = ("rezolus_skipped_ticks", "", "Readings that were due and did not take place")
 DURATION = ("rezolus_reading_duration", "nanoseconds", "How long the last reading took")
+
+SOURCE = "rezolus"
+"""The kind of source that an agent is."""
 
 STATS_WINDOW = 1.0
 STATS_PERIOD = 60.0
@@ -51,6 +56,8 @@ class AgentOptions:
     """When the kernel times our programs: now and then, always, never."""
     root: str = "/"
     """Where /proc and /sys are."""
+    systeminfo: str = ""
+    """This host, as JSON."""
 
 
 class Demand(Protocol):
@@ -156,6 +163,23 @@ class Agent:
         if latest is None or time.clock_gettime_ns(time.CLOCK_BOOTTIME) - latest.monotonic_ns > ttl_ns:
             latest = self._latest = self._read()
         return latest
+
+    def labels(self) -> Mapping[str, str]:
+        """What tells its series from those of other kinds of sources."""
+        return {"source": SOURCE}
+
+    def merge_labels(self) -> Mapping[str, str]:
+        """The same, and what tells them from those of other hosts."""
+        return {"source": SOURCE, "node": os.uname().nodename}
+
+    def metadata(self) -> Mapping[str, str]:
+        """What recordings say of this host and its metrics."""
+        handover = _nothing() if self._running is None else self._running.handover
+        descriptions = {metric.name: metric.help for metric in handover.schema.metrics}
+        found = {"source": SOURCE, "version": __version__, "systeminfo": self._options.systeminfo}
+        if descriptions:
+            found["descriptions"] = msgspec.json.encode(descriptions, order="sorted").decode()
+        return {key: value for key, value in found.items() if value}
 
     async def load(self) -> bool:
         """Have everything loaded anew and measure that; false when it failed or is being done, then what ran goes on.
