@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import trio
 
-from rezolus import daemon
-from rezolus.config import load
 from rezolus.reading import Catalog, Reading, Series
 from rezolus.sinks.stream import Demand
 
@@ -101,6 +99,15 @@ class SyntheticSource:
         self.limit = limit
         self.late = 0
 
+    def labels(self) -> dict[str, str]:
+        return {"source": "synthetic"}
+
+    def merge_labels(self) -> dict[str, str]:
+        return {"source": "synthetic", "node": "here"}
+
+    def metadata(self) -> dict[str, str]:
+        return {"systeminfo": "{}"}
+
     async def run(
         self,
         demand: Demand,
@@ -136,8 +143,11 @@ class SyntheticSource:
 
 def main() -> None:
     """`python -m tests.synthetic CONFIG`: the daemon with this source."""
+    from rezolus.config import LOCAL, load
+    from rezolus.daemon import Daemon
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    trio.run(daemon.run, load(sys.argv[1]), SyntheticSource(Walk()))
+    trio.run(Daemon(load(sys.argv[1]), {LOCAL: SyntheticSource(Walk())}).run)
 
 
 if __name__ == "__main__":

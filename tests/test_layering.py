@@ -44,11 +44,12 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 MAY_IMPORT: dict[str, set[str]] = {
     "reading": set(),
+    "outputs": {"config"},
     "recording": {"errors", "reading"},
     "bpf": set(),
     "wire": {"errors", "reading", "recording"},
-    "sinks": {"config", "errors", "histogram", "http", "reading", "recording", "units"},
-    "agent": {"bpf", "config", "definitions", "errors", "reading", "recording"},
+    "sinks": {"config", "errors", "outputs", "histogram", "http", "reading", "recording", "units"},
+    "agent": {"bpf", "compression", "config", "definitions", "errors", "reading", "recording", "wire"},
     "watch": {"agent", "errors", "histogram", "reading", "units"},
 }
 """Rooms of `rezolus` and what each may use of the others: a sink knows no agent, and neither knows the daemon or a command."""

@@ -174,12 +174,16 @@ class Agent:
 
     def metadata(self) -> Mapping[str, str]:
         """What recordings say of this host and its metrics."""
-        handover = _nothing() if self._running is None else self._running.handover
-        descriptions = {metric.name: metric.help for metric in handover.schema.metrics}
+        descriptions = dict(self.described())
         found = {"source": SOURCE, "version": __version__, "systeminfo": self._options.systeminfo}
         if descriptions:
             found["descriptions"] = msgspec.json.encode(descriptions, order="sorted").decode()
         return {key: value for key, value in found.items() if value}
+
+    def described(self) -> list[tuple[str, str]]:
+        """The metrics that are defined, with their help."""
+        handover = _nothing() if self._running is None else self._running.handover
+        return [(metric.name, metric.help) for metric in handover.schema.metrics]
 
     async def load(self) -> bool:
         """Have everything loaded anew and measure that; false when it failed or is being done, then what ran goes on.

@@ -1,4 +1,4 @@
-"""`rezolus FILE.toml`: the daemon.
+"""`rezolus FILE.toml`: the daemon; and `run_config`, by which every service starts.
 
 The order matters: the root helper is forked while the process is small, its loader compiles while we import, privileges go
 when everything is imported and before the first socket is opened.
@@ -7,6 +7,7 @@ when everything is imported and before the first socket is opened.
 from __future__ import annotations
 
 import importlib
+import signal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ import click
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
+    from rezolus.agent.agent import Agent
     from rezolus.agent.helper import Helper
-    from rezolus.config import Config
-    from rezolus.daemon import Daemon
+    from rezolus.config import Config, Form
+    from rezolus.daemon import Service
     from rezolus.recording.child import Finished
 
 
@@ -26,59 +29,131 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
     """Run agent and sinks as FILE (a configuration) says, until SIGINT or SIGTERM."""
+    run_config(file)
+
+
+def run_config(path: Path, form: Form = "agent") -> None:
+    """Run the service that the configuration at `path` describes, read as the subcommand `form` reads it, until it ends.
+
+    Raises ConfigError and whatever UserError keeps it from running.
+    """
+    from rezolus.errors import UserError
+
+    path = path.absolute()
+    if not path.is_file():  # before anything is started for it
+        raise UserError(f"{path}: no such file")
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # until the daemon listens to them; the root helper never does
+        signal.signal(number, signal.SIG_IGN)
+    if not _measures(path, form):
+        _run(None, path, form)
+        return
     from rezolus.agent.launch import children, start_helper
 
-    file = file.absolute()
-    if not file.is_file():  # before anything is started for it
-        from rezolus.errors import UserError
-
-        raise UserError(f"{file}: no such file")
-    with start_helper(children(file)) as control:
-        _run(control, file)
+    with start_helper(children(path)) as control:
+        _run(control, path, form)
 
 
-def _run(control: socket.socket, file: Path) -> None:
+def _measures(path: Path, form: Form) -> bool:
+    """Whether an agent runs here: told before the whole configuration is read, for which the helper would be too big then."""
+    import tomli
+
+    if form != "agent":
+        return False
+    try:
+        agent = tomli.loads(path.read_text()).get("agent")
+    except (OSError, ValueError):
+        return True  # whoever reads it next says what is wrong
+    return not isinstance(agent, dict) or agent.get("enabled") is not False
+
+
+def _run(control: socket.socket | None, path: Path, form: Form) -> None:
     import trio
 
     from rezolus import log
-    from rezolus.agent.helper import Helper
     from rezolus.agent.launch import give_up_privileges
     from rezolus.config import load
-    from rezolus.daemon import Daemon
 
-    config = load(file)
+    config = load(path, form)
     log.start(config.log.level)
-    helper = Helper(control, loading=True)
-    daemon = Daemon(config, finisher=partial(_finish, helper))
-    _import_the_rest()
+    _import_the_rest(config)
+    host = _Host(config, form, control)
+    daemon = host.daemon
     warnings = give_up_privileges(config.agent.user, files=daemon.outputs, folders=daemon.folders)
-    for warning in (*config.warnings, *warnings):
+    for warning in (*config.warnings, *(warnings if control is not None else ())):
         log.logger.warning("%s", warning)
-    trio.run(_serve, helper, config, daemon)
+    trio.run(host.run)
 
 
-def _import_the_rest() -> None:
+def _import_the_rest(config: Config) -> None:
     """What is imported where it is used would else be imported by a user who may not be able to read it."""
-    for name in ("rezolus.agent.agent", "rezolus.agent.server", "rezolus.bpf.handover", "rezolus.recording.child"):
+    names = ["rezolus.agent.agent", "rezolus.agent.server", "rezolus.bpf.handover", "rezolus.recording.child"]
+    if config.sources:
+        names.append("rezolus.remote")
+    for name in names:
         importlib.import_module(name)
 
 
-async def _serve(helper: Helper, config: Config, daemon: Daemon) -> None:
-    import trio
+class _Host:
+    """The daemon with what it has on this host: the agent and its pages, or neither when nothing is measured here."""
 
-    from rezolus.agent.agent import Agent, AgentOptions
-    from rezolus.agent.server import make_app
-    from rezolus.agent.status import agent_status
-    from rezolus.http import serve
+    def __init__(self, config: Config, form: Form, control: socket.socket | None) -> None:
+        import msgspec
 
-    agent = Agent(helper, AgentOptions(stats=config.agent.stats))
-    ttl = config.agent.ttl // 10**9
-    app = make_app(lambda: agent_status(agent, ttl_seconds=ttl))
-    status = partial(serve, app, config.agent.listen, hosts=config.agent.hosts)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(helper.run)
-        await daemon.run(agent, services={"agent": status})
-        nursery.cancel_scope.cancel()
+        from rezolus.agent.agent import Agent, AgentOptions
+        from rezolus.agent.helper import Helper
+        from rezolus.agent.systeminfo import systeminfo
+        from rezolus.config import LOCAL
+        from rezolus.daemon import Daemon
+        from rezolus.recording.child import finish_in_child
+
+        self._path = config.path
+        self._form = form
+        self._helper: Helper | None = None
+        self._agent: Agent | None = None
+        if control is None:
+            self.daemon = Daemon(config, finisher=finish_in_child)
+            return
+        self._systeminfo = systeminfo()
+        self._helper = Helper(control, loading=True)
+        about = msgspec.json.encode(self._systeminfo).decode()
+        self._agent = Agent(self._helper, AgentOptions(stats=config.agent.stats, systeminfo=about))
+        self.daemon = Daemon(
+            config, {LOCAL: self._agent}, services=self._services, finisher=partial(_finish, self._helper)
+        )
+
+    async def run(self) -> None:
+        """Until the daemon ends."""
+        import trio
+
+        async with trio.open_nursery() as nursery:
+            if self._helper is not None:
+                nursery.start_soon(self._helper.run)
+            await self.daemon.run()
+            nursery.cancel_scope.cancel()
+
+    def _services(self, config: Config) -> Mapping[str, Service]:
+        """The agent's pages, which go on when a reload changes nothing of theirs."""
+        from rezolus.agent.server import make_app
+        from rezolus.agent.snapshots import Snapshots
+        from rezolus.agent.status import agent_status
+        from rezolus.daemon import Service
+        from rezolus.http import serve
+        from rezolus.sinks.stream import Selector
+
+        agent = self._agent
+        assert agent is not None
+        own = config.agent
+        snapshots = Snapshots(
+            lambda: agent.reading_within(own.ttl),
+            version=own.snapshot_format,
+            select=Selector(own.metrics).select,
+            described=agent.described,
+        )
+        app = make_app(
+            lambda: agent_status(agent, ttl_seconds=own.ttl // 10**9), snapshots, systeminfo=self._systeminfo
+        )
+        key = (own.listen, own.hosts, own.token_file, own.ttl, own.metrics, own.snapshot_format)
+        return {"agent": Service(key, partial(serve, app, own.listen, hosts=own.hosts))}
 
 
 async def _finish(helper: Helper, arguments: list[str]) -> Finished:

@@ -12,9 +12,8 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -23,6 +22,7 @@ import trio
 import rezolus
 from rezolus.config import RecorderConfig
 from rezolus.errors import UserError
+from rezolus.outputs import recording_path, work_folder
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.recording.output import replaceable
@@ -38,7 +38,6 @@ BACKLOG = 32
 """Readings that wait for the disk at most."""
 RETRY_NS = 5 * 10**9
 """After an error of the disk nothing is written for so long."""
-WORK_SUFFIX = ".recording"
 
 
 class RecordingError(UserError):
@@ -60,22 +59,10 @@ class RecorderStatistics:
     """Bytes appended to segments."""
 
 
-def output_path(config: RecorderConfig, start_ns: int) -> Path:
-    """The file to be written. `%Y`, `%m`, ... in the configured name stand for the start (UTC)."""
-    if "%" not in config.path.name:
-        return config.path
-    return config.path.with_name(datetime.fromtimestamp(start_ns / 1e9, UTC).strftime(config.path.name))
-
-
-def work_folder(output: Path) -> Path:
-    """Where unfinished recordings of `output` are; whoever starts the daemon with privileges prepares it and `output`."""
-    return output.with_name(output.name + WORK_SUFFIX)
-
-
 class Recorder:
     """Records what it is given to the configured file.
 
-    `metadata` is added to the file's: the agent's version, `systeminfo`, ... A relative path stays one: the
+    `metadata`, asked when a segment is begun, is added to the file's: version, `systeminfo`, ... A relative path stays one: the
     working directory may be where an unprivileged process can work, but cannot get to.
     """
 
@@ -83,19 +70,15 @@ class Recorder:
         self,
         name: str,
         config: RecorderConfig,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Callable[[], Mapping[str, str]] = dict,
         finisher: Finisher = finish_in_child,
     ) -> None:
         self.name = name
         self._config = config
         self._start_ns = time.time_ns()
-        self.output = output_path(config, self._start_ns)
+        self.output = recording_path(config.path, self._start_ns)
         self.folder = work_folder(self.output) / str(self._start_ns)
-        self._metadata = {
-            "version": rezolus.__version__,
-            "sampling_interval_ms": str(max(1, round(config.interval / 1e6))),
-            **(metadata or {}),
-        }
+        self._metadata = metadata
         self._finisher = finisher
         self._writer: SegmentWriter | None = None
         self._sealed = trio.Event()
@@ -197,7 +180,13 @@ class Recorder:
         return True
 
     def _open(self) -> SegmentWriter:
-        writer = create_segment(self.folder, self._segments, self._metadata)
+        metadata = {
+            "version": rezolus.__version__,
+            "sampling_interval_ms": str(max(1, round(self._config.interval / 1e6))),
+            **self._metadata(),
+            **self._config.metadata,
+        }
+        writer = create_segment(self.folder, self._segments, metadata)
         self._segments += 1
         return writer
 

@@ -1,4 +1,4 @@
-"""From one source of readings to several sinks, each with its own interval and its own metrics.
+"""From a source of readings to several sinks, each with its own interval and its own metrics.
 
 Publishing never waits: it runs on the sampling clock. A sink that is not done with earlier readings loses the new
 one, and that is counted. Selecting metrics is worked out once per catalog, so a reading costs a sink three `take`s, and
@@ -8,9 +8,9 @@ nothing when the sink takes everything.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ CAPACITY = 8
 """Readings a sink may be behind before it loses some."""
 
 Positions = npt.NDArray[np.intp]
+Send = Callable[[Reading], None]
+"""Takes a reading at once: it neither waits nor raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,19 @@ class Demand:
 
 
 class Source(Protocol):
-    """Where readings come from: the agent in this process, or one over HTTP."""
+    """Where readings come from: the agent in this process, or something over HTTP."""
+
+    def labels(self) -> Mapping[str, str]:
+        """What recordings add to its series to say where they are from: `source`, `endpoint`."""
+        ...
+
+    def merge_labels(self) -> Mapping[str, str]:
+        """The same where there are several sources, with what tells one from the others: `node` or `instance`."""
+        ...
+
+    def metadata(self) -> Mapping[str, str]:
+        """What recordings say of it as a whole: `source`, `version`, `systeminfo`, ...; what is not known is left out."""
+        ...
 
     async def run(
         self,
@@ -49,6 +63,15 @@ class Source(Protocol):
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Publish a reading each interval until cancelled; started once readings are about to come."""
+        ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A source whose demand may change while it runs; others are run anew."""
+
+    def adjust(self, demand: Demand) -> None:
+        """From now on that is wanted."""
         ...
 
 
@@ -122,29 +145,24 @@ class Selector:
         )
 
 
-class Subscription:
-    """One sink's share of the stream. `channel` is what the sink reads."""
+class Stream:
+    """What one sink reads from: a channel that loses readings rather than making anybody wait."""
 
-    def __init__(self, name: str, interval_ns: int, selection: Selection, *, tick_ns: int) -> None:
+    def __init__(self, name: str, interval_ns: int) -> None:
         self.name = name
         self.interval_ns = interval_ns
         self._send, self.channel = trio.open_memory_channel[Reading](CAPACITY)
-        self._selector = Selector(selection)
-        self._tick_ns = tick_ns
-        self._due_ns: int | None = None
         self._delivered = 0
         self._lost = 0
 
-    def offer(self, reading: Reading) -> None:
-        """Pass the reading on if it is due."""
-        if not self._is_due(reading):
-            return
+    def send(self, reading: Reading) -> None:
+        """Put a reading into the channel, or count it as lost."""
         try:
-            self._send.send_nowait(self._selector.select(reading))
+            self._send.send_nowait(reading)
         except trio.WouldBlock:
             self._lost += 1
-        except trio.BrokenResourceError:
-            pass  # the sink is done and wants no more
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the sink is done, or is to be, and wants no more
         else:
             self._delivered += 1
 
@@ -157,49 +175,77 @@ class Subscription:
         waiting = self._send.statistics().current_buffer_used
         return StreamStatistics(self.name, self.interval_ns, self._delivered, self._lost, waiting)
 
+
+class Subscription:
+    """One sink's share of what a source publishes: every so often, and some of the metrics."""
+
+    def __init__(self, interval_ns: int, selection: Selection, send: Send, *, tick_ns: int) -> None:
+        self._interval_ns = interval_ns
+        self._selector = Selector(selection)
+        self._send = send
+        self._tick_ns = tick_ns
+        self._due_ns: int | None = None
+        self._last_ns: int | None = None
+
+    def offer(self, reading: Reading) -> None:
+        """Pass the reading on if it is due."""
+        if self._is_due(reading):
+            self._last_ns = reading.monotonic_ns
+            self._send(self._selector.select(reading))
+
+    def change_tick(self, tick_ns: int) -> None:
+        """The source now publishes this often; the sink's own rhythm goes on."""
+        if self._last_ns is not None and self._interval_ns <= self._tick_ns:
+            self._due_ns = self._last_ns + self._interval_ns
+        self._tick_ns = tick_ns
+
     def _is_due(self, reading: Reading) -> bool:
         """Due are the first reading and then those at multiples of the interval of the wall clock at the start.
 
         Only the monotonic clock counts after the first: half a tick is allowed for jitter, and a tick
         that was skipped or a machine that slept makes the next reading due, once.
         """
-        if self.interval_ns <= self._tick_ns:
+        if self._interval_ns <= self._tick_ns:
             return True
         now = reading.monotonic_ns
         if self._due_ns is None:
             wall = round(reading.time_ns / self._tick_ns) * self._tick_ns
-            self._due_ns = now + (-wall % self.interval_ns or self.interval_ns)
+            self._due_ns = now + (-wall % self._interval_ns or self._interval_ns)
             return True
         early = now + self._tick_ns // 2 - self._due_ns
         if early < 0:
             return False
-        self._due_ns += (early // self.interval_ns + 1) * self.interval_ns
+        self._due_ns += (early // self._interval_ns + 1) * self._interval_ns
         return True
 
 
 class Hub:
-    """The fan-out: what is published goes to every subscription."""
+    """The fan-out of a source: what is published goes to every subscription."""
 
     def __init__(self, tick_ns: int) -> None:
         self._tick_ns = tick_ns
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self.published = 0
+        """Readings so far."""
 
-    def subscribe(self, name: str, interval_ns: int, selection: Selection) -> Subscription:
-        """Add a sink."""
-        subscription = Subscription(name, interval_ns, selection, tick_ns=self._tick_ns)
-        self._subscriptions.append(subscription)
+    def subscribe(self, interval_ns: int, selection: Selection, send: Send) -> Subscription:
+        """Pass on to `send` what is published from now on."""
+        subscription = Subscription(interval_ns, selection, send, tick_ns=self._tick_ns)
+        self._subscriptions += (subscription,)
         return subscription
 
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Pass on no more."""
+        self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
+
+    def change_tick(self, tick_ns: int) -> None:
+        """The source now publishes this often."""
+        self._tick_ns = tick_ns
+        for subscription in self._subscriptions:
+            subscription.change_tick(tick_ns)
+
     def publish(self, reading: Reading) -> None:
-        """Offer a reading to every sink; never waits."""
+        """Offer a reading to every subscription; never waits."""
+        self.published += 1
         for subscription in self._subscriptions:
             subscription.offer(reading)
-
-    def close(self) -> None:
-        """End all streams; sinks finish what they have."""
-        for subscription in self._subscriptions:
-            subscription.close()
-
-    def statistics(self) -> tuple[StreamStatistics, ...]:
-        """Counts per sink."""
-        return tuple(subscription.statistics() for subscription in self._subscriptions)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -15,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import trio
 
-from rezolus import daemon as module
-from rezolus.config import Config, SinkConfig, load
-from rezolus.daemon import Daemon, demand_for
+from rezolus.config import LOCAL, Config, load
+from rezolus.daemon import Daemon, Service, Timing
+from rezolus.daemon.feeds import demands_of
 from rezolus.errors import UserError
 from rezolus.reading import Reading
 from rezolus.recording.finish import recover
@@ -28,8 +27,10 @@ from tests.synthetic import SyntheticSource, Walk, catalog
 ROOT = Path(__file__).parent.parent.parent
 
 
-def configuration(folder: Path, *, exporter: int | None = None, recorder: str = "", interval: str = "20ms") -> Config:
-    text = f'[agent]\ninterval = "{interval}"\n'
+def configuration(
+    folder: Path, *, exporter: int | None = None, recorder: str = "", interval: str = "20ms", agent: str = ""
+) -> Config:
+    text = f'[agent]\ninterval = "{interval}"\n{agent}\n'
     if exporter is not None:
         text += f'[sinks.prom]\ntype = "exporter"\nlisten = "127.0.0.1:{exporter}"\n'
     if recorder:
@@ -41,6 +42,14 @@ def configuration(folder: Path, *, exporter: int | None = None, recorder: str = 
 
 def source() -> SyntheticSource:
     return SyntheticSource(Walk(catalog(cgroups=1)))
+
+
+def daemon_of(config: Config, **more: object) -> Daemon:
+    return Daemon(config, {LOCAL: source()}, **more)  # type: ignore[arg-type]
+
+
+async def start(nursery: trio.Nursery, daemon: Daemon) -> None:
+    await nursery.start(lambda task_status: daemon.run(task_status=task_status))
 
 
 def rows(path: Path) -> int:
@@ -59,10 +68,10 @@ def delivered(daemon: Daemon) -> dict[str, int]:
 
 
 async def test_sinks_are_fed_and_a_signal_ends_all(tmp_path: Path) -> None:
-    daemon = Daemon(configuration(tmp_path, exporter=0, recorder="# all"), metadata={"systeminfo": "{}"})
+    daemon = daemon_of(configuration(tmp_path, exporter=0, recorder="# all"))
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            await nursery.start(lambda task_status: daemon.run(source(), task_status=task_status))
+            await start(nursery, daemon)
             await until(lambda: min(delivered(daemon).values()) >= 5)
             listen = daemon.statistics().sinks["prom"].listen  # type: ignore[attr-defined]
             async with httpx.AsyncClient(trust_env=False) as client:
@@ -76,15 +85,14 @@ async def test_sinks_are_fed_and_a_signal_ends_all(tmp_path: Path) -> None:
 
 
 async def test_an_address_in_use_concerns_one_sink_only_and_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.05)
     taken = socket.create_server(("127.0.0.1", 0))
     port = taken.getsockname()[1]
-    daemon = Daemon(configuration(tmp_path, exporter=port, recorder="# all"))
+    daemon = daemon_of(configuration(tmp_path, exporter=port, recorder="# all"), timing=Timing(retry_s=0.05))
     with taken, trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            await nursery.start(lambda task_status: daemon.run(source(), task_status=task_status))
+            await start(nursery, daemon)
             await until(lambda: delivered(daemon)["rec"] >= 20)
             assert caplog.text.count(f"prom: cannot listen on 127.0.0.1:{port}: address already in use") == 1
             taken.close()
@@ -95,32 +103,29 @@ async def test_an_address_in_use_concerns_one_sink_only_and_is_tried_again(
 
 async def test_a_sink_that_waits_for_its_address_does_not_hold_up_the_end(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, trio.fail_after(20):
-        daemon = Daemon(configuration(tmp_path, exporter=taken.getsockname()[1], recorder="# all"))
+        daemon = daemon_of(configuration(tmp_path, exporter=taken.getsockname()[1], recorder="# all"))
         async with trio.open_nursery() as nursery:
-            await nursery.start(lambda task_status: daemon.run(source(), task_status=task_status))
+            await start(nursery, daemon)
             signal.raise_signal(signal.SIGTERM)
 
 
 async def test_when_the_only_sink_cannot_run_the_daemon_says_so(tmp_path: Path) -> None:
     (tmp_path / "out.parquet.recording").write_text("in the way")
-    daemon = Daemon(configuration(tmp_path, recorder="# all"))
+    daemon = daemon_of(configuration(tmp_path, recorder="# all"))
     with trio.fail_after(60), pytest.raises(UserError, match="cannot record to"):
-        await daemon.run(source())
+        await daemon.run()
     assert "cannot record to" in daemon.statistics().failures["rec"]
 
 
 async def test_the_daemon_ends_when_every_sink_is_done(tmp_path: Path) -> None:
-    daemon = Daemon(configuration(tmp_path, recorder='duration = "200ms"'))
+    daemon = daemon_of(configuration(tmp_path, recorder='duration = "200ms"'))
     with trio.fail_after(60):
-        await daemon.run(source())
+        await daemon.run()
     assert rows(tmp_path / "out.parquet") == 10
 
 
-@dataclass
-class Failing:
+class Failing(SyntheticSource):
     """Publishes some readings and fails."""
-
-    walk: Walk = field(default_factory=lambda: Walk(catalog(cgroups=1)))
 
     async def run(
         self,
@@ -137,12 +142,12 @@ class Failing:
 
 
 async def test_when_the_source_fails_the_sinks_finish_first(tmp_path: Path) -> None:
-    daemon = Daemon(configuration(tmp_path, recorder="# all"))
+    daemon = Daemon(configuration(tmp_path, recorder="# all"), {LOCAL: Failing(Walk(catalog(cgroups=1)))})
     with (
         trio.fail_after(60),
         pytest.RaisesGroup(pytest.RaisesExc(UserError, match="no more at 20000000"), flatten_subgroups=True),
     ):
-        await daemon.run(Failing())
+        await daemon.run()
     assert rows(tmp_path / "out.parquet") == 3
 
 
@@ -166,15 +171,12 @@ class Stuck:
         return ()
 
 
-async def test_a_second_signal_leaves_at_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
-    daemon = Daemon(configuration(tmp_path, recorder="# all"))
-    daemon._sinks = {"rec": Stuck()}
+async def test_a_second_signal_leaves_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    daemon = daemon_of(configuration(tmp_path, recorder="# all"), timing=Timing(patience_s=0.01))
+    daemon._outlets["rec"].use(Stuck())
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            await nursery.start(lambda task_status: daemon.run(source(), task_status=task_status))
+            await start(nursery, daemon)
             signal.raise_signal(signal.SIGTERM)
             await until(lambda: "still finishing: rec" in caplog.text)
             signal.raise_signal(signal.SIGTERM)
@@ -195,42 +197,27 @@ async def test_services_run_beside_the_source(tmp_path: Path, caplog: pytest.Log
         del task_status
         raise UserError("no way")
 
-    daemon = Daemon(configuration(tmp_path, recorder='duration = "60ms"'))
+    config = configuration(tmp_path, recorder='duration = "60ms"')
+    daemon = daemon_of(config, services=lambda _: {"good": Service(1, good), "bad": Service(1, bad)})
     with trio.fail_after(60):
-        await daemon.run(source(), services={"good": good, "bad": bad})
+        await daemon.run()
     assert ended == ["good"]
     assert "bad: no way" in caplog.text
 
 
-def test_demand_comes_from_the_enabled_sinks(tmp_path: Path) -> None:
-    demand = demand_for(configuration(tmp_path, exporter=1, recorder='interval = "60ms"\nmetrics = {include = ["x"]}'))
+def test_demand_comes_from_the_enabled_sinks_and_the_wire(tmp_path: Path) -> None:
+    nothing = "metrics = {include = []}"
+    demand = demands_of(configuration(tmp_path, exporter=1, recorder='interval = "60ms"', agent=nothing))[LOCAL]
     assert demand.interval_ns == 20_000_000
     assert demand.wants("anything")
-    demand = demand_for(configuration(tmp_path, recorder='interval = "60ms"\nmetrics = {include = ["x*"]}'))
+    sink = 'interval = "60ms"\nmetrics = {include = ["x*"]}'
+    demand = demands_of(configuration(tmp_path, recorder=sink, agent=nothing))[LOCAL]
     assert demand.interval_ns == 60_000_000
     assert [name for name in ("xy", "yx") if demand.wants(name)] == ["xy"]
-    nothing = demand_for(configuration(tmp_path))
-    assert (nothing.interval_ns, nothing.wants("x")) == (20_000_000, False)
-
-
-async def test_a_sink_type_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    from rezolus.config import HindsightConfig
-
-    config = configuration(tmp_path)
-    sinks: dict[str, SinkConfig] = {"back": HindsightConfig(interval=20_000_000)}
-    with pytest.raises(UserError, match=r"sinks\.back: this version has no hindsight"):
-        Daemon(
-            Config(
-                path=config.path,
-                agent=config.agent,
-                defaults=config.defaults,
-                samplers={},
-                log=config.log,
-                sinks=sinks,
-                probes=(),
-                warnings=(),
-            )
-        )
+    demand = demands_of(configuration(tmp_path, recorder=sink))[LOCAL]
+    assert (demand.interval_ns, demand.wants("yx")) == (60_000_000, True)  # the wire serves everything
+    demand = demands_of(configuration(tmp_path))[LOCAL]
+    assert (demand.interval_ns, demand.wants("x")) == (20_000_000, True)
 
 
 @contextmanager

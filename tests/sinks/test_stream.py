@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rezolus.config import Selection
 from rezolus.reading import Catalog, Reading, Series
-from rezolus.sinks.stream import CAPACITY, Hub, Selector, demand_of
+from rezolus.sinks.stream import CAPACITY, Hub, Selector, Stream, demand_of
 from tests.synthetic import START_NS, Walk, catalog
 
 MS = 10**6
@@ -36,11 +36,10 @@ def drain(channel: trio.MemoryReceiveChannel[Reading]) -> list[Reading]:
 
 def delivered(interval_ns: int, tick_ns: int, readings: list[Reading]) -> list[int]:
     hub = Hub(tick_ns)
-    subscription = hub.subscribe("sink", interval_ns, ALL)
-    times = []
+    times: list[int] = []
+    hub.subscribe(interval_ns, ALL, lambda reading: times.append(reading.monotonic_ns))
     for reading in readings:
         hub.publish(reading)
-        times += [found.monotonic_ns for found in drain(subscription.channel)]
     return times
 
 
@@ -78,27 +77,59 @@ def test_a_step_of_the_wall_clock_changes_no_interval() -> None:
 
 def test_a_sink_that_lags_loses_readings_and_disturbs_nobody() -> None:
     hub = Hub(S)
-    slow = hub.subscribe("slow", S, ALL)
-    quick = hub.subscribe("quick", S, ALL)
+    slow, quick = Stream("slow", S), Stream("quick", S)
+    for stream in (slow, quick):
+        hub.subscribe(S, ALL, stream.send)
     received = 0
     for n in range(20):
         hub.publish(at(n * S))
         received += len(drain(quick.channel))
     assert received == 20
-    slow_statistics, quick_statistics = hub.statistics()
+    slow_statistics, quick_statistics = slow.statistics(), quick.statistics()
     assert (slow_statistics.delivered, slow_statistics.lost, slow_statistics.waiting) == (CAPACITY, 12, CAPACITY)
     assert (quick_statistics.delivered, quick_statistics.lost) == (20, 0)
-    hub.close()
+    slow.close()
+    hub.publish(at(20 * S))  # nobody is there for it
     assert [reading.monotonic_ns for reading in drain(slow.channel)] == [n * S for n in range(CAPACITY)]
 
 
 def test_a_sink_that_is_done_costs_nothing() -> None:
     hub = Hub(S)
-    done = hub.subscribe("done", S, ALL)
+    done = Stream("done", S)
+    hub.subscribe(S, ALL, done.send)
     done.channel.close()
     hub.publish(at(0))
-    statistics = hub.statistics()[0]
-    assert (statistics.delivered, statistics.lost) == (0, 0)
+    assert (done.statistics().delivered, done.statistics().lost) == (0, 0)
+
+
+def test_who_unsubscribed_gets_nothing_and_the_others_go_on() -> None:
+    hub = Hub(S)
+    left: list[Reading] = []
+    stayed: list[Reading] = []
+    leaving = hub.subscribe(S, ALL, left.append)
+    hub.subscribe(S, ALL, stayed.append)
+    hub.publish(at(0))
+    hub.unsubscribe(leaving)
+    hub.publish(at(S))
+    assert (len(left), len(stayed)) == (1, 2)
+
+
+def test_a_new_tick_changes_no_rhythm() -> None:
+    hub = Hub(S)
+    times: list[int] = []
+    hub.subscribe(S, ALL, lambda reading: times.append(reading.monotonic_ns))
+    for n in range(3):
+        hub.publish(at(n * S))
+    hub.change_tick(100 * MS)  # somebody else wants more
+    for n in range(21, 41):
+        hub.publish(at(n * 100 * MS))
+    hub.change_tick(500 * MS)
+    for n in range(9, 13):
+        hub.publish(at(n * 500 * MS))
+    hub.change_tick(2 * S)  # less often than the sink would like: it gets what there is
+    for n in range(4, 6):
+        hub.publish(at(n * 2 * S))
+    assert times == [n * S for n in (0, 1, 2, 3, 4, 5, 6, 8, 10)]
 
 
 def test_demand_is_the_union_of_what_the_sinks_want() -> None:

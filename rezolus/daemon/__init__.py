@@ -1,0 +1,6 @@
+"""The daemon: sources of readings, the configured sinks, and the order in which they start, change and stop."""
+
+from rezolus.daemon.core import Daemon, Signals, Timing
+from rezolus.daemon.services import Service, ServiceRun
+
+__all__ = ["Daemon", "Service", "ServiceRun", "Signals", "Timing"]

@@ -1,0 +1,129 @@
+"""The sources that run, each once, whatever number of sinks it feeds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import trio
+
+from rezolus.config import LOCAL, Config, Selection, SourceConfig
+from rezolus.errors import UserError
+from rezolus.reading import Reading
+from rezolus.sinks.stream import Adjustable, Demand, Hub, Source, demand_of
+
+Connect = Callable[[str, SourceConfig], Source]
+"""Makes the source of a name and a configuration, without reaching for it yet."""
+
+
+def connect_remote(name: str, config: SourceConfig) -> Source:
+    """An agent or Prometheus endpoint elsewhere."""
+    from rezolus.remote import RemoteSource  # noqa: PLC0415 - its HTTP client only where there is something to ask
+
+    return RemoteSource(name, config)
+
+
+def demands_of(config: Config) -> dict[str, Demand]:
+    """What is wanted of each source that is to run, those elsewhere first: they are there at once.
+
+    The agent in this process always runs: what its wire serves is wanted of it, without sinks at its own interval.
+    """
+    wishes: dict[str, list[tuple[int, Selection]]] = {}
+    for sink in config.sinks.values():
+        for source in sink.source:
+            wishes.setdefault(source, []).append((sink.interval, sink.metrics))
+    local = wishes.pop(LOCAL, [])
+    if config.agent.enabled:
+        wishes[LOCAL] = [*local, (0 if local else config.agent.interval, config.agent.metrics)]
+    return {source: demand_of(pairs) for source, pairs in wishes.items()}
+
+
+class Feed:
+    """A source, and where its readings go. `config`: None when the source was given to the daemon, not made by it."""
+
+    def __init__(self, name: str, source: Source, config: SourceConfig | None, demand: Demand) -> None:
+        self.name = name
+        self.source = source
+        self.config = config
+        self.demand = demand
+        self.hub = Hub(demand.interval_ns)
+        self._last = time.monotonic()
+        self._whole = trio.CancelScope()
+        self._turn = trio.CancelScope()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The source until `end`, begun anew where a change of demand needs that."""
+        with self._whole:
+            while True:
+                with trio.CancelScope() as self._turn:
+                    self._last = time.monotonic()
+                    await self.source.run(self.demand, self._publish, task_status=task_status)
+                if not self._turn.cancelled_caught:
+                    return
+                task_status = trio.TASK_STATUS_IGNORED
+
+    def change(self, demand: Demand) -> None:
+        """From now on that is wanted."""
+        self.demand = demand
+        self.hub.change_tick(demand.interval_ns)
+        if isinstance(self.source, Adjustable):
+            self.source.adjust(demand)
+        else:
+            self._turn.cancel()
+
+    def end(self) -> None:
+        """No more of that source."""
+        self._whole.cancel()
+
+    def publishes(self, patience_s: float) -> bool:
+        """Whether readings come as they should, give or take `patience_s`."""
+        return time.monotonic() - self._last <= 2 * self.demand.interval_ns / 1e9 + patience_s
+
+    def _publish(self, reading: Reading) -> None:
+        self._last = time.monotonic()
+        self.hub.publish(reading)
+
+
+class Feeds:
+    """The sources that a configuration asks for, by name. `given`: those that the daemon need not make."""
+
+    def __init__(self, given: Mapping[str, Source], connect: Connect) -> None:
+        self._given = given
+        self._connect = connect
+        self._feeds: dict[str, Feed] = {}
+
+    def __getitem__(self, name: str) -> Feed:
+        return self._feeds[name]
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(self._feeds.values())
+
+    def get(self, name: str) -> Feed | None:
+        """The source of a name, if there is one."""
+        return self._feeds.get(name)
+
+    def change(self, config: Config) -> list[Feed]:
+        """End the sources that `config` has not or has otherwise, and tell the others what is wanted now.
+
+        Returns the new ones, which are to be run. Raises UserError for a source that does not exist.
+        """
+        demands = demands_of(config)
+        for feed in list(self):
+            if feed.name not in demands or (feed.config and feed.config != config.sources.get(feed.name)):
+                feed.end()
+                del self._feeds[feed.name]
+        new: list[Feed] = []
+        for name, demand in demands.items():
+            if name not in self._feeds:
+                self._feeds[name] = self._make(name, config, demand)
+                new.append(self._feeds[name])
+            elif self._feeds[name].demand != demand:
+                self._feeds[name].change(demand)
+        return new
+
+    def _make(self, name: str, config: Config, demand: Demand) -> Feed:
+        if name in self._given:
+            return Feed(name, self._given[name], None, demand)
+        if name not in config.sources:
+            raise UserError(f"sinks: there is no source {name!r}")
+        return Feed(name, self._connect(name, config.sources[name]), config.sources[name], demand)

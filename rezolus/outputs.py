@@ -1,0 +1,88 @@
+"""What sinks need on this host for themselves: files and folders they write, addresses they listen on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from rezolus.config import Config, HindsightConfig, RecorderConfig, SinkConfig
+
+WORK_SUFFIX = ".recording"
+BUFFER_SUFFIX = ".buffer"
+_WITHOUT_SEPARATORS = str.maketrans("/\0", "__")
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What whoever starts sinks with privileges prepares for them."""
+
+    files: tuple[Path, ...]
+    folders: tuple[Path, ...]
+    """Theirs alone."""
+
+
+def outputs_of(config: Config, start_ns: int) -> Outputs:
+    """What the sinks of a configuration write when they start at this wall clock time."""
+    files: list[Path] = []
+    folders: list[Path] = []
+    for sink in sinks_of(config).values():
+        match sink:
+            case RecorderConfig():
+                files.append(recording_path(sink.path, start_ns))
+                folders.append(work_folder(files[-1]))
+            case HindsightConfig():
+                files.append(sink.path)
+                folders.append(buffer_folder(sink))
+            case _:
+                pass
+    return Outputs(tuple(files), tuple(folders))
+
+
+def sinks_of(config: Config) -> dict[str, SinkConfig]:
+    """The sinks by name; a recorder with `separate` becomes one for each of its sources, called `NAME/SOURCE`."""
+    sinks: dict[str, SinkConfig] = {}
+    for name, sink in config.sinks.items():
+        if isinstance(sink, RecorderConfig) and sink.separate:
+            for source in sink.source:
+                path = separate_path(sink.path, source)
+                sinks[f"{name}/{source}"] = msgspec.structs.replace(sink, source=(source,), separate=False, path=path)
+        else:
+            sinks[name] = sink
+    return sinks
+
+
+def separate_path(path: Path, source: str) -> Path:
+    """The file of one source: `out_node1.parquet` of `out.parquet`."""
+    return path.with_name(f"{path.stem}_{source.translate(_WITHOUT_SEPARATORS)}{path.suffix}")
+
+
+def recording_path(path: Path, start_ns: int) -> Path:
+    """The file of a recording begun now: `%Y`, `%m`, ... in the configured name stand for the start (UTC)."""
+    if "%" not in path.name:
+        return path
+    return path.with_name(datetime.fromtimestamp(start_ns / 1e9, UTC).strftime(path.name))
+
+
+def work_folder(output: Path) -> Path:
+    """Where unfinished recordings of `output` are."""
+    return output.with_name(output.name + WORK_SUFFIX)
+
+
+def buffer_folder(sink: HindsightConfig) -> Path:
+    """Where the rolling buffer is."""
+    return sink.buffer or sink.path.with_name(sink.path.name + BUFFER_SUFFIX)
+
+
+def needs_of(sink: SinkConfig) -> frozenset[str]:
+    """What no two sinks can have at the same time: addresses, files, folders."""
+    needs = set()
+    if not isinstance(sink, RecorderConfig) and sink.listen is not None and not str(sink.listen).endswith(":0"):
+        needs.add(f"address {sink.listen}")
+    if isinstance(sink, RecorderConfig | HindsightConfig):
+        needs.add(f"file {sink.path}")
+    if isinstance(sink, HindsightConfig):
+        needs.add(f"folder {buffer_folder(sink)}")
+    return frozenset(needs)

@@ -1,0 +1,54 @@
+"""What sinks need for themselves, by name: files, folders, addresses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rezolus.config import Config, ExporterConfig, HindsightConfig, RecorderConfig, SinkConfig, parse
+from rezolus.outputs import needs_of, outputs_of, recording_path, sinks_of, work_folder
+from rezolus.units import Address, UnixAddress
+from tests.synthetic import START_NS
+
+
+def with_sinks(text: str) -> Config:
+    return parse(f"[agent]\n{text}", Path("/etc/rezolus.toml"))
+
+
+def test_names_with_the_time_of_the_start() -> None:
+    named = Path("/var/log/rezolus-%Y%m%dT%H%M%S.parquet")
+    assert recording_path(named, START_NS) == Path("/var/log/rezolus-20261122T182653.parquet")
+    assert recording_path(Path("/100%/a.parquet"), START_NS) == Path("/100%/a.parquet")
+    assert work_folder(Path("/a/b.parquet")) == Path("/a/b.parquet.recording")
+
+
+def test_a_separate_recorder_is_one_for_each_source() -> None:
+    config = with_sinks(
+        '[sources.two]\nurl = "http://n2:4241"\n'
+        '[sinks.rec]\ntype = "recorder"\npath = "/r/out.parquet"\nseparate = true\nsource = ["http://n1:4241", "two"]\n'
+    )
+    sinks = sinks_of(config)
+    assert [(name, sink.source) for name, sink in sinks.items()] == [
+        ("rec/n1:4241", ("n1:4241",)),
+        ("rec/two", ("two",)),
+    ]
+    outputs = outputs_of(config, START_NS)
+    assert outputs.files == (Path("/r/out_n1:4241.parquet"), Path("/r/out_two.parquet"))
+    assert outputs.folders == (Path("/r/out_n1:4241.parquet.recording"), Path("/r/out_two.parquet.recording"))
+
+
+def test_what_two_sinks_cannot_share() -> None:
+    def shared(one: SinkConfig, other: SinkConfig) -> set[str]:
+        return set(needs_of(one) & needs_of(other))
+
+    exporter = ExporterConfig(listen=Address("127.0.0.1", 4242))
+    back = HindsightConfig(listen=Address("127.0.0.1", 4242), path=Path("/h/out.parquet"))
+    assert shared(exporter, back) == {"address 127.0.0.1:4242"}
+    assert shared(back, HindsightConfig(path=Path("/h/out.parquet"))) == {
+        "file /h/out.parquet",
+        "folder /h/out.parquet.buffer",
+    }
+    assert shared(RecorderConfig(path=Path("/h/out.parquet")), back) == {"file /h/out.parquet"}
+    anywhere = ExporterConfig(listen=Address("127.0.0.1", 0))
+    assert shared(anywhere, anywhere) == set()
+    own = ExporterConfig(listen=UnixAddress("/run/rezolus/a.sock"))
+    assert len(shared(own, own)) == 1
