@@ -2,6 +2,7 @@
 
     python -m rezolus.recording.finish absorb FOLDER LAST    segments up to number LAST become row groups
     python -m rezolus.recording.finish finish FOLDER OUTPUT  all segments do, and the file gets its footer and name
+    python -m rezolus.recording.finish dump FOLDER START END OUTPUT WORK  readings of a hindsight buffer, ns; says what in JSON
 
 Segments that have become row groups are deleted. Either command may die at any point and be run again.
 """
@@ -14,8 +15,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import msgspec
+
 from rezolus.errors import UserError
 from rezolus.recording.body import Body
+from rezolus.recording.dump import dump
 from rezolus.recording.segment import SegmentError
 from rezolus.recording.store import folder_lock, segment_files, segment_number
 
@@ -84,9 +88,13 @@ def _absorb(body: Body, folder: Path, last: int) -> int:
 
 def main(arguments: list[str]) -> int:
     """Run one command; the exit status."""
-    command, folder, operand = arguments
+    command, folder, operand, *more = arguments
     try:
-        if command == "absorb":
+        if command == "dump":
+            os.nice(NICENESS)
+            dumped = dump(Path(folder), int(operand), int(more[0]), Path(more[1]), more[2])
+            print(msgspec.json.encode(dumped).decode())  # noqa: T201
+        elif command == "absorb":
             os.nice(NICENESS)
             print(absorb(Path(folder), int(operand)))  # noqa: T201
         elif command == "recover":

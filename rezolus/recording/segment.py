@@ -8,6 +8,7 @@ what it is:
   *slots*, one for a counter or gauge, one per bucket for a histogram; the catalog is then three lists of table numbers.
 - `R`: one reading. `u64 time, u64 monotonic, u64 duration, u32 n`, then n slot numbers (u32) and their n values (u64): only what
   changed since the slot was last written (a new slot is 0). A cgroup that comes or goes thus costs its own series only.
+- `E`: a note of whoever sealed the segment, at its very end; readers of rows pass over it.
 
 There are no complete rows in between: a segment is short (the recorder seals it after some hundred rows) and always read
 from its beginning. A file that ends within a frame, or whose frame has a wrong checksum, is good up to the frame before;
@@ -107,6 +108,24 @@ def _frame(payload: bytes) -> bytes:
     return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
+def note_frame(payload: bytes) -> bytes:
+    """A note as it stands in the file."""
+    return _frame(b"E" + payload)
+
+
+def read_note(path: Path, size: int) -> bytes | None:
+    """The note of `size` bytes at the end of a segment, None when there is none. Raises OSError."""
+    frame = FRAME.size + 1 + size
+    with path.open("rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        if length < len(MAGIC) + frame or file.read(len(MAGIC)) != MAGIC:
+            return None
+        file.seek(length - frame)
+        raw = file.read(frame)
+    payload = raw[FRAME.size + 1 :]
+    return payload if raw == note_frame(payload) else None
+
+
 @dataclass(slots=True)
 class _Table:
     """The series seen in a segment so far and where their slots begin."""
@@ -177,6 +196,10 @@ class SegmentWriter:
         self.last_ns = reading.time_ns
         self.rows += 1
         return written
+
+    def note(self, payload: bytes) -> None:
+        """Write what the segment's end is to say; nothing may follow. Raises OSError."""
+        self._write(note_frame(payload))
 
     def sync(self) -> None:
         """Bring what was appended to the disk itself. Raises OSError."""
@@ -315,8 +338,10 @@ class Segment:
         """Wall clock of each row, ns."""
         if self._data[: len(MAGIC)] != MAGIC[: len(self._data)]:
             raise SegmentError(path, "is not a segment: it does not begin with the magic bytes")
-        self.whole = self._scan()
-        """True when the file ends with a whole frame."""
+        self.size = self._scan()
+        """Bytes up to the end of the last whole frame."""
+        self.whole = self.size == len(self._data)
+        """False when something unusable follows that."""
         self._layouts = self._decode_layouts()
 
     @property
@@ -358,8 +383,8 @@ class Segment:
             if start_ns <= row.time_ns <= end_ns:
                 yield row.reading()
 
-    def _scan(self) -> bool:
-        """Find the frames; False when something unusable follows the last good one."""
+    def _scan(self) -> int:
+        """Find the frames; returns where the last good one ends."""
         data = self._data
         at = len(MAGIC)
         while at + FRAME.size < len(data):
@@ -367,10 +392,10 @@ class Segment:
             start = at + FRAME.size
             end = start + length
             if not 0 < length <= MAX_FRAME or end > len(data) or zlib.crc32(data[start:end]) != checksum:
-                return False
+                break
             self._parts.append(_Part(data[start : start + 1], start + 1, end))
             at = end
-        return at == len(data)
+        return at
 
     def _decode_layouts(self) -> list[Layout]:
         layouts = []

@@ -8,10 +8,27 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
+
 from rezolus.reading import Reading
 from rezolus.recording.segment import Segment, SegmentError, SegmentWriter
 
 SUFFIX = ".segment"
+DAMAGED = ".damaged"
+"""Suffix of a segment that could not be read and was set aside."""
+DUMP_PREFIX = "dump-"
+"""Of names in a buffer's folder that dumps work under."""
+
+
+class DumpResult(msgspec.Struct, frozen=True):
+    """What became of a dump, as its process says it; without rows no file was written."""
+
+    rows: int
+    first_ns: int | None = None
+    """Wall clock of the first reading."""
+    last_ns: int | None = None
+    """Wall clock of the last reading."""
+    bytes: int = 0
 
 
 def segment_files(folder: Path) -> list[Path]:

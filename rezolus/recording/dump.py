@@ -1,0 +1,209 @@
+"""A part of a buffer as a recording: what a dump's process does.
+
+Nothing of the buffer is changed and nothing it does is waited for. The buffer's short segments become row groups of some hundred
+rows, made one after the other, so memory does not depend on the range. The file is written under another name in the
+buffer's folder and gets its own when it is complete and on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rezolus.errors import UserError
+from rezolus.reading import Series
+from rezolus.recording.body import Body
+from rezolus.recording.ring import read_span
+from rezolus.recording.segment import Identity, Layout, Row, Segment, SegmentError, identity, width_of
+from rezolus.recording.store import DumpResult, segment_files, sync_folder
+
+GROUP_ROWS = 600
+GROUP_BYTES = 8 << 20
+"""Segments that together have more than either become several row groups."""
+SPARE_BYTES = 1 << 20
+"""What a file takes beside its rows, at most: names and labels of some thousand series."""
+SHRINKS = 4
+"""A recording takes at most this part of its segments; a twentieth was measured."""
+
+
+class DumpError(UserError):
+    """The dump could not be written; the text says why."""
+
+
+class Stretch:
+    """The readings of consecutive segments that lie between two times, both included, as rows of one table.
+
+    A series keeps its last value while it is away, as within a segment.
+    """
+
+    def __init__(self, segments: Sequence[Segment], start_ns: int, end_ns: int) -> None:
+        self._segments = segments
+        self._range = (start_ns, end_ns)
+        self._numbers: dict[Identity, int] = {}
+        self._bases: list[int] = []
+        self._width = 0
+        series: list[Series] = []
+        for entry in (entry for segment in segments for entry in segment.series):
+            if self._numbers.setdefault(identity(entry), len(series)) == len(series):
+                series.append(entry)
+                self._bases.append(self._width)
+                self._width += width_of(entry)
+        self.series = tuple(series)
+        self.metadata = segments[-1].metadata
+        self.times = [time for segment in segments for time in segment.times if start_ns <= time <= end_ns]
+        """Wall clock of each row, ns."""
+
+    @property
+    def rows(self) -> int:
+        """Number of readings."""
+        return len(self.times)
+
+    @property
+    def bases(self) -> tuple[int, ...]:
+        """First slot of each of `series`."""
+        return tuple(self._bases)
+
+    def replay(self) -> Iterator[Row]:
+        """The rows in order. Raises SegmentError."""
+        start_ns, end_ns = self._range
+        own = np.zeros(self._width, np.uint64)
+        values = own
+        for segment in self._segments:
+            known: dict[int, tuple[Layout, bool]] = {}
+            for row in segment.replay():
+                if id(row.layout) not in known:
+                    known[id(row.layout)] = self._translate(row.layout, len(row.values))
+                layout, alike = known[id(row.layout)]
+                if alike:
+                    values = row.values
+                else:
+                    if values is not own:
+                        own[:] = values
+                        values = own
+                    values[layout.slots] = row.values[row.layout.slots]
+                if start_ns <= row.time_ns <= end_ns:
+                    yield Row(row.time_ns, row.monotonic_ns, row.duration_ns, layout, values)
+
+    def _translate(self, layout: Layout, width: int) -> tuple[Layout, bool]:
+        """A segment's layout as one of ours, and whether its values are ours as they are: the usual case."""
+        catalog = layout.catalog
+        groups = (catalog.counters, catalog.gauges, catalog.histograms)
+        numbers = tuple(self._numbers[identity(series)] for group in groups for series in group)
+        slots = [np.arange(self._bases[n], self._bases[n] + width_of(self.series[n]), dtype=np.uint64) for n in numbers]
+        alike = width == self._width and numbers == tuple(range(len(self.series)))
+        return Layout(catalog, numbers, np.concatenate(slots) if slots else np.empty(0, np.uint64)), alike
+
+
+def dump(folder: Path, start_ns: int, end_ns: int, output: Path, work_name: str) -> DumpResult:
+    """Write the readings of the buffer `folder` between two wall clock times, both included, to the file `output`.
+
+    `work_name`: what the unfinished dump is called in `folder`. Without readings no file is written. Damaged segments are left out and reported on stderr. Raises OSError and UserError.
+    """
+    files = [path for path in segment_files(folder) if _overlaps(path, start_ns, end_ns)]
+    _check_space(folder, files)
+    work = folder / work_name
+    work.mkdir()
+    ends: list[int] = []
+    try:
+        with contextlib.closing(Body(work)) as body:
+            for number, stretch in enumerate(_stretches(files, start_ns, end_ns)):
+                if body.add(number, stretch):
+                    ends = [*ends[:1], stretch.times[0], stretch.times[-1]]
+            if not ends:
+                return DumpResult(0)
+            file = work / "complete"
+            body.finish(file)
+            rows = body.rows
+        size = file.stat().st_size
+        give_name(file, output)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return DumpResult(rows, ends[0], ends[-1], size)
+
+
+def give_name(file: Path, output: Path) -> None:
+    """Put a complete file in the place of `output`, at once wherever its folder allows that. Raises OSError."""
+    try:
+        file.replace(output)
+    except OSError:
+        if os.access(output.parent, os.W_OK):  # on another file system
+            beside = output.with_name(f".{output.name}.{os.getpid()}")
+            try:
+                _copy(file, beside, os.O_CREAT | os.O_EXCL)
+                beside.replace(output)
+            finally:
+                beside.unlink(missing_ok=True)
+        elif os.access(output, os.W_OK):  # made for us in somebody else's folder
+            _copy(file, output, 0)
+        else:
+            raise
+    with contextlib.suppress(PermissionError):
+        sync_folder(output.parent)
+
+
+def _copy(source: Path, target: Path, flags: int) -> None:
+    with (
+        source.open("rb") as read,
+        os.fdopen(os.open(target, os.O_WRONLY | os.O_CLOEXEC | flags, 0o644), "wb") as write,
+    ):
+        shutil.copyfileobj(read, write, 1 << 20)
+        write.truncate()
+        write.flush()
+        os.fsync(write.fileno())
+
+
+def _overlaps(path: Path, start_ns: int, end_ns: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        span = read_span(path)
+        return span is None or (span.first_ns <= end_ns and span.last_ns >= start_ns)
+    return False
+
+
+def _check_space(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse what would take the space that the buffer itself needs. Raises DumpError."""
+    needed = SPARE_BYTES
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):
+            needed += path.stat().st_size // SHRINKS
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    if free < needed:
+        mebibytes = f"{needed / (1 << 20):.0f} MiB", f"{free / (1 << 20):.0f} MiB"
+        raise DumpError(
+            f"not enough space in {folder}: this range may need {mebibytes[0]} and {mebibytes[1]} are free; "
+            "ask for a shorter one, or lower max_bytes"
+        )
+
+
+def _stretches(files: Sequence[Path], start_ns: int, end_ns: int) -> Iterator[Stretch]:
+    """The readings of the range in portions that become row groups."""
+    portion: list[Segment] = []
+    for path in files:
+        segment = _read(path)
+        if segment is None:
+            continue
+        rows = segment.rows + sum(entry.rows for entry in portion)
+        size = segment.size + sum(entry.size for entry in portion)
+        if portion and (rows > GROUP_ROWS or size > GROUP_BYTES):
+            yield Stretch(portion, start_ns, end_ns)
+            portion = []
+        portion.append(segment)
+    if portion:
+        yield Stretch(portion, start_ns, end_ns)
+
+
+def _read(path: Path) -> Segment | None:
+    try:
+        segment = Segment(path)
+    except FileNotFoundError:  # a segment that never got a row
+        return None
+    except SegmentError as error:
+        print(f"error: left out of the dump: {error}", file=sys.stderr)  # noqa: T201 - the parent passes it on
+        return None
+    return segment if segment.rows else None

@@ -1,0 +1,330 @@
+"""The rolling buffer: a folder of short segments of which the oldest go.
+
+It holds at least `duration` of readings, as far as so many were taken, and at most a segment (a thirtieth) more; and never
+more than `max_bytes`. What counts is the time that was *covered*: of each segment the monotonic time from its first to
+its last reading and one interval, but no more than it has readings times the interval. Neither a step of the wall clock, nor a
+reboot (the monotonic clock begins anew), nor a machine or daemon that was off for a day empties the buffer or makes it
+keep more.
+
+Nothing has to be closed properly. A segment gets a note at its end when it is sealed (what it covers), so that opening a
+buffer reads a few bytes of each; one without a note is read as a whole and gets it then. `append` runs in the thread that writes;
+everything else may be called beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rezolus.reading import Reading
+from rezolus.recording.segment import Segment, SegmentError, SegmentWriter, note_frame, read_note
+from rezolus.recording.store import (
+    DAMAGED,
+    DUMP_PREFIX,
+    SUFFIX,
+    create_segment,
+    segment_files,
+    segment_number,
+    sync_folder,
+)
+
+PARTS = 30
+"""A segment is at most this part of the duration: by so much the buffer may exceed it."""
+SEGMENT_ROWS = (10, 600)
+"""Fewest and most readings of a segment. Each begins with all values, a twentieth of a megabyte of them on a small host."""
+SEGMENT_BYTES = 8 << 20
+DAMAGED_KEPT = 4
+"""Damaged segments that are left for whoever wants to look into them."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+NOTE = struct.Struct("<IQQQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a buffer."""
+
+    duration_ns: int
+    max_bytes: int
+    interval_ns: int
+
+    @property
+    def segment_rows(self) -> int:
+        """Readings after which a segment is sealed."""
+        fewest, most = SEGMENT_ROWS
+        return max(fewest, min(most, self.duration_ns // self.interval_ns // PARTS))
+
+    @property
+    def segment_bytes(self) -> int:
+        """Bytes after which it is sealed."""
+        return min(SEGMENT_BYTES, self.max_bytes // 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a segment holds."""
+
+    rows: int
+    covered_ns: int
+    first_ns: int
+    """Earliest wall clock of a reading."""
+    last_ns: int
+    """Latest wall clock of a reading."""
+
+    def note(self) -> bytes:
+        """As it stands at the end of the segment."""
+        return NOTE.pack(self.rows, self.covered_ns, self.first_ns, self.last_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A segment that is complete."""
+
+    path: Path
+    size: int
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class RingStatistics:
+    """A buffer now. Times are None while it is empty."""
+
+    rows: int
+    segments: int
+    bytes: int
+    covered_ns: int
+    first_ns: int | None
+    last_ns: int | None
+    dropped: int
+    """Segments dropped since it was opened because the disk was full."""
+
+
+class _Growing:
+    """The span of the open segment."""
+
+    def __init__(self, interval_ns: int) -> None:
+        self._interval_ns = interval_ns
+        self.rows = 0
+        self._first_ns = 2**64 - 1
+        self._last_ns = 0
+        self._begin = self._end = 0
+
+    def add(self, time_ns: int, monotonic_ns: int) -> None:
+        if not self.rows:
+            self._begin = monotonic_ns
+        self._end = monotonic_ns
+        self._first_ns = min(self._first_ns, time_ns)
+        self._last_ns = max(self._last_ns, time_ns)
+        self.rows += 1
+
+    def span(self) -> Span:
+        covered = min(max(0, self._end - self._begin) + self._interval_ns, self.rows * self._interval_ns)
+        return Span(self.rows, covered, self._first_ns, self._last_ns)
+
+
+class Ring:
+    """The buffer in `folder`, which the caller has made and locked. `metadata` is asked when a segment is begun."""
+
+    def __init__(
+        self, folder: Path, limits: Limits, metadata: Callable[[], Mapping[str, str]], *, fsync: bool = False
+    ) -> None:
+        """Pick up what is there and drop what is too much. `found`: what there was to report. Raises OSError."""
+        self._folder = folder
+        self._limits = limits
+        self._metadata = metadata
+        self._fsync = fsync
+        self._lock = threading.Lock()
+        self._writer: SegmentWriter | None = None
+        self._open = _Growing(limits.interval_ns)
+        self._sealed: list[Sealed] = []
+        self._holds: set[object] = set()
+        self._doomed: list[tuple[Path, set[object]]] = []
+        self.dropped = 0
+        """Segments dropped before their time because the disk was full."""
+        self.found = tuple(self._pick_up())
+        self._number = 1 + max((segment_number(path) for path in _numbered(folder)), default=-1)
+        self._trim()
+
+    def append(self, reading: Reading) -> None:
+        """Add a reading and drop what is too old for that, on a full disk also what else is old.
+
+        Raises OSError when it could not be written; the next one may be.
+        """
+        while True:
+            try:
+                self._write(reading)
+                break
+            except OSError as error:
+                if error.errno not in FULL or not self._make_room():
+                    raise
+        self._trim()
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """While the context lasts, no segment that is there at its beginning leaves the disk."""
+        token = object()
+        with self._lock:
+            self._holds.add(token)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holds.discard(token)
+                for path, holds in self._doomed:
+                    holds.discard(token)
+                    if not holds:
+                        path.unlink(missing_ok=True)
+                self._doomed = [entry for entry in self._doomed if entry[1]]
+
+    def statistics(self) -> RingStatistics:
+        """What is in the buffer now."""
+        with self._lock:
+            spans = [entry.span for entry in self._sealed]
+            size = sum(entry.size for entry in self._sealed)
+            segments = len(self._sealed)
+        writer = self._writer
+        if writer is not None:
+            size += writer.size
+            segments += 1
+        if self._open.rows:
+            spans.append(self._open.span())
+        return RingStatistics(
+            rows=sum(span.rows for span in spans),
+            segments=segments,
+            bytes=size,
+            covered_ns=sum(span.covered_ns for span in spans),
+            first_ns=min((span.first_ns for span in spans), default=None),
+            last_ns=max((span.last_ns for span in spans), default=None),
+            dropped=self.dropped,
+        )
+
+    def close(self) -> None:
+        """Seal the open segment; a second call does nothing."""
+        if self._writer is not None:
+            self._seal(self._writer)
+
+    def _write(self, reading: Reading) -> None:
+        writer = self._writer
+        if writer is None:
+            writer = self._writer = create_segment(self._folder, self._number, self._metadata())
+            self._number += 1
+            if self._fsync:
+                sync_folder(self._folder)
+        try:
+            writer.append(reading)
+            if self._fsync:
+                writer.sync()
+        except OSError:
+            self._seal(writer)
+            raise
+        self._open.add(reading.time_ns, reading.monotonic_ns)
+        if writer.rows >= self._limits.segment_rows or writer.size >= self._limits.segment_bytes:
+            self._seal(writer)
+
+    def _seal(self, writer: SegmentWriter) -> None:
+        span = self._open.span()
+        try:
+            with contextlib.suppress(OSError):  # a full disk; the next start reads the segment as a whole
+                writer.note(span.note())
+                if self._fsync:
+                    writer.sync()
+        finally:
+            writer.close()
+        with self._lock:
+            self._writer = None
+            self._open = _Growing(self._limits.interval_ns)
+            if span.rows:
+                self._sealed.append(Sealed(writer.path, writer.size, span))
+            else:
+                writer.path.unlink(missing_ok=True)
+
+    def _trim(self) -> None:
+        """Drop the oldest segments that the limits leave no room for; the newest with readings stays."""
+        with self._lock:
+            writer = self._writer
+            size = sum(entry.size for entry in self._sealed) + (0 if writer is None else writer.size)
+            covered = sum(entry.span.covered_ns for entry in self._sealed)
+            if self._open.rows:
+                covered += self._open.span().covered_ns
+            while len(self._sealed) > (0 if self._open.rows else 1):
+                oldest = self._sealed[0]
+                old = covered - oldest.span.covered_ns >= self._limits.duration_ns
+                if not old and size <= self._limits.max_bytes:
+                    break
+                self._drop_oldest()
+                size -= oldest.size
+                covered -= oldest.span.covered_ns
+
+    def _make_room(self) -> bool:
+        """Drop the oldest segment; false when only the newest is left, or when a dump keeps it on the disk anyway."""
+        with self._lock:
+            if self._holds or len(self._sealed) <= 1:
+                return False
+            self._drop_oldest()
+            self.dropped += 1
+        return True
+
+    def _drop_oldest(self) -> None:
+        """The caller has the lock."""
+        path = self._sealed.pop(0).path
+        if self._holds:
+            self._doomed.append((path, set(self._holds)))
+        else:
+            path.unlink(missing_ok=True)
+
+    def _pick_up(self) -> Iterator[str]:
+        """Find the segments; what is wrong with those that are damaged."""
+        for left in self._folder.glob(f"{DUMP_PREFIX}*"):  # by a dump that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        for path in segment_files(self._folder):
+            try:
+                span = read_span(path) or _complete(path)
+            except SegmentError as error:
+                aside = path.with_suffix(DAMAGED)
+                path.rename(aside)
+                yield f"{error}; kept as {aside.name}"
+            else:
+                if span.rows:
+                    self._sealed.append(Sealed(path, path.stat().st_size, span))
+                else:
+                    path.unlink()
+        for path in sorted(self._folder.glob(f"*{DAMAGED}"))[:-DAMAGED_KEPT]:
+            path.unlink()
+
+
+def read_span(path: Path) -> Span | None:
+    """What a sealed segment says of itself; None of one that was not sealed. Raises OSError."""
+    note = read_note(path, NOTE.size)
+    return None if note is None else Span(*NOTE.unpack(note))
+
+
+def _complete(path: Path) -> Span:
+    """Cut what a killed process left of its last reading, and seal. Raises OSError and SegmentError."""
+    segment = Segment(path)
+    growing = _Growing(_interval_of(segment))
+    for row in segment.replay():
+        growing.add(row.time_ns, row.monotonic_ns)
+    span = growing.span()
+    if span.rows:
+        # A full disk, or a file of another user's: it is read like this the next time, too.
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            file.truncate(segment.size)
+            file.seek(segment.size)
+            file.write(note_frame(span.note()))
+    return span
+
+
+def _interval_of(segment: Segment) -> int:
+    text = segment.metadata.get("sampling_interval_ms", "")
+    return max(1, int(text) if text.isdecimal() else 1000) * 10**6
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    """Everything that has or had the number of a segment."""
+    return (path for path in folder.iterdir() if path.suffix in {SUFFIX, DAMAGED} and path.stem.isdecimal())

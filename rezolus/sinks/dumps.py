@@ -1,0 +1,110 @@
+"""Dumps of a buffer: made by a child process, few at a time, beside the sampling."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import msgspec
+import trio
+
+from rezolus.errors import UserError
+from rezolus.recording.child import Finisher
+from rezolus.recording.store import DUMP_PREFIX, DumpResult
+from rezolus.sinks.timerange import TimeRange
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 2
+"""Children; each takes one CPU for as long as it runs."""
+MAX_OPEN = 16
+"""Dumps asked for and not yet sent to the end; more are refused."""
+
+
+class DumpFailedError(UserError):
+    """The dump could not be written; the text says why."""
+
+
+class BusyError(UserError):
+    """Too many dumps are being made or sent."""
+
+    def __str__(self) -> str:
+        return f"{MAX_OPEN} dumps are being made or sent already; try again in some seconds"
+
+
+class Dumps:
+    """Makes dumps of the buffer in `folder`. `hold` keeps what is in the buffer from being dropped for a while."""
+
+    def __init__(
+        self, name: str, folder: Path, hold: Callable[[], AbstractContextManager[None]], finisher: Finisher
+    ) -> None:
+        self._name = name
+        self._folder = folder
+        self._hold = hold
+        self._finisher = finisher
+        self._running = trio.CapacityLimiter(AT_ONCE)
+        self._numbers = itertools.count()
+        self.open = 0
+        """Dumps being made or sent."""
+        self.made = 0
+        self.failed = 0
+
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[None]:
+        """A place among the dumps. Raises BusyError."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """Take a place until `leave`. Raises BusyError."""
+        if self.open >= MAX_OPEN:
+            raise BusyError
+        self.open += 1
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self.open -= 1
+
+    def temporary(self) -> Path:
+        """A name in the buffer's folder for a dump that nobody else sees; the next start removes what is left of it."""
+        return self._folder / f"{DUMP_PREFIX}{next(self._numbers)}.parquet"
+
+    async def make(self, span: TimeRange, output: Path) -> DumpResult:
+        """Write the readings of a range, as the buffer is now, to `output`. Raises DumpFailedError."""
+        work = self.temporary().with_suffix(".work")
+        try:
+            with self._hold():
+                async with self._running:
+                    result = await self._run_child(span, output, work)
+        except DumpFailedError:
+            self.failed += 1
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)  # it was killed
+        self.made += 1
+        return result
+
+    async def _run_child(self, span: TimeRange, output: Path, work: Path) -> DumpResult:
+        arguments = ["dump", str(self._folder), str(span.start_ns), str(span.end_ns), str(output), work.name]
+        try:
+            done = await self._finisher(arguments)
+        except OSError as error:
+            raise DumpFailedError(
+                f"cannot start the Parquet writer: {(error.strerror or str(error)).lower()}"
+            ) from error
+        lines = [line.removeprefix("error: ") for line in done.stderr.splitlines()]
+        if done.status < 0:
+            raise DumpFailedError(f"the Parquet writer was killed by signal {-done.status}")
+        if done.status:
+            raise DumpFailedError("; ".join(lines) or "the Parquet writer failed")
+        for line in lines:
+            log.warning("%s: %s", self._name, line)
+        return msgspec.json.decode(done.stdout, type=DumpResult)

@@ -1,0 +1,272 @@
+"""Hindsight: the last minutes on disk, and dumps of them when something has happened.
+
+Readings are appended to a rolling buffer (`rezolus.recording.ring`) by a thread, dumps are made by a child process from the
+buffer's files: neither is waited for by the sampling clock, and a dump costs no reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+import trio
+
+import rezolus
+from rezolus.config import HindsightConfig
+from rezolus.errors import UserError
+from rezolus.guard import TokenError, read_token
+from rezolus.http import ListenError, serve
+from rezolus.reading import Reading
+from rezolus.recording.child import Finisher, finish_in_child
+from rezolus.recording.ring import Limits, Ring, RingStatistics
+from rezolus.recording.store import DumpResult, folder_lock
+from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
+from rezolus.sinks.timerange import TimeRange
+from rezolus.units import format_amount, format_duration
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 64
+"""Readings that wait for the disk at most."""
+RETRY_NS = 10**9
+"""After an error of the disk nothing is written for so long."""
+LISTEN_RETRY_S = 5.0
+"""Pause before an address in use is tried again; the buffer does without it meanwhile."""
+
+
+class HindsightError(UserError):
+    """The buffer cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class HindsightStatistics:
+    """A hindsight sink since its start."""
+
+    listen: str
+    """Address really bound; empty while there is none."""
+    path: str
+    buffer: str
+    written: int
+    """Readings added to the buffer."""
+    lost: int
+    """Readings that could not be written."""
+    ring: RingStatistics | None
+    """What is in the buffer; None before it was opened."""
+    dumps: int
+    failed_dumps: int
+    error: str
+    """Why nothing is written at the moment; empty when all is well."""
+
+
+class Hindsight:
+    """Keeps what it is given for the configured duration and writes it to a file when asked.
+
+    `metadata` goes into dumps beside what the sink knows itself; it is asked in the thread that writes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: HindsightConfig,
+        metadata: Callable[[], Mapping[str, str]] = dict,
+        finisher: Finisher = finish_in_child,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.output = config.path
+        self.folder = config.buffer_folder
+        self._metadata = metadata
+        self._dumps = Dumps(name, self.folder, self._hold, finisher)
+        self._to_file = trio.Lock()
+        self._ring: Ring | None = None
+        self._bound = ""
+        self._written = self._lost = self._overrun = 0
+        self._error = ""
+        self._retry_ns = 0
+        self._dropping = False
+        self._token: str | TokenError | None = None
+        if config.token_file is not None:
+            try:
+                self._token = read_token(config.token_file)  # now: it may be root's, who we are no more when we run
+            except TokenError as error:
+                self._token = error
+
+    async def run(
+        self,
+        readings: trio.MemoryReceiveChannel[Reading],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Buffer until the stream ends; then the buffer stays for the next start. Raises HindsightError, TokenError."""
+        if isinstance(self._token, TokenError):
+            raise self._token
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not stack.enter_context(folder_lock(self.folder)):
+                    raise HindsightError(
+                        f"the buffer {self.folder} is in use by another process; give each hindsight a buffer of its own"
+                    )
+                self._ring = await trio.to_thread.run_sync(self._open)
+            except OSError as error:
+                raise HindsightError(f"cannot use the buffer {self.folder}: {_reason(error)}") from error
+            self._tell_found(self._ring)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._serve)
+                task_status.started()
+                await self._buffer(self._ring, readings)
+                nursery.cancel_scope.cancel()
+
+    async def capture(self) -> None:
+        """Write the whole buffer to the configured file; what goes wrong is logged."""
+        try:
+            result = await self.dump_to_file(TimeRange())
+        except (DumpFailedError, BusyError) as error:
+            log.error("%s: cannot write %s: %s", self.name, self.output, error)  # noqa: TRY400
+            return
+        if result.rows:
+            size = format_amount(result.bytes, "bytes")
+            log.info("%s: wrote %s: %d readings, %s", self.name, self.output, result.rows, size)
+        else:
+            log.warning("%s: the buffer is empty, so %s was not written", self.name, self.output)
+
+    async def dump_to_file(self, span: TimeRange) -> DumpResult:
+        """Write a range to the configured file, one after the other. Raises DumpFailedError and BusyError."""
+        with self._dumps.admitted():
+            async with self._to_file:
+                return await self._dumps.make(span, self.output)
+
+    @property
+    def dumps(self) -> Dumps:
+        """What makes the dumps."""
+        return self._dumps
+
+    def statistics(self) -> HindsightStatistics:
+        """Counts so far."""
+        return HindsightStatistics(
+            listen=self._bound,
+            path=str(self.output),
+            buffer=str(self.folder),
+            written=self._written,
+            lost=self._lost + self._overrun,
+            ring=None if self._ring is None else self._ring.statistics(),
+            dumps=self._dumps.made,
+            failed_dumps=self._dumps.failed,
+            error=self._error,
+        )
+
+    def _hold(self) -> contextlib.AbstractContextManager[None]:
+        if self._ring is None:
+            raise DumpFailedError("the buffer is not open")
+        return self._ring.hold()
+
+    def _open(self) -> Ring:
+        limits = Limits(self.config.duration, self.config.max_bytes, self.config.interval)
+        return Ring(self.folder, limits, self._file_metadata, fsync=self.config.fsync)
+
+    def _file_metadata(self) -> dict[str, str]:
+        return {
+            "version": rezolus.__version__,
+            "sampling_interval_ms": str(max(1, round(self.config.interval / 1e6))),
+            **self._metadata(),
+        }
+
+    def _tell_found(self, ring: Ring) -> None:
+        for problem in ring.found:
+            log.error("%s: %s", self.name, problem)
+        found = ring.statistics()
+        kept = format_duration(self.config.duration)
+        if found.rows:
+            log.info(
+                "%s: keeping %s in %s, which has %d readings from before", self.name, kept, self.folder, found.rows
+            )
+        else:
+            log.info("%s: keeping %s in %s", self.name, kept, self.folder)
+
+    async def _serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """The pages, once their address can be had; started after the first attempt."""
+        address = self.config.listen
+        if address is None:
+            task_status.started()
+            return
+        from rezolus.sinks.hindsight_pages import make_app  # noqa: PLC0415 - it needs us
+
+        app = make_app(self)
+        run_server = partial(serve, app, address, hosts=self.config.hosts, token=self._token)
+        waiting = False
+        while True:
+            try:
+                await self._serve_once(run_server, None if waiting else task_status)
+            except* ListenError as group:
+                if not waiting:
+                    log.error("%s: %s; trying again", self.name, _leaf(group))  # noqa: TRY400
+                    task_status.started()
+                waiting = True
+            await trio.sleep(LISTEN_RETRY_S)
+
+    async def _serve_once(self, run_server: Callable[..., Any], task_status: trio.TaskStatus[None] | None) -> None:
+        async with trio.open_nursery() as nursery:
+            self._bound = str(await nursery.start(run_server))
+            log.info("%s: serving %s", self.name, self._bound)
+            if task_status is not None:
+                task_status.started()
+
+    async def _buffer(self, ring: Ring, readings: trio.MemoryReceiveChannel[Reading]) -> None:
+        """Hand readings to a thread: a disk that is slow to take a write must not hold up the sampling."""
+        queue: SimpleQueue[Reading | None] = SimpleQueue()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, self._write_all, ring, queue)
+            try:
+                async for reading in readings:
+                    if queue.qsize() >= BACKLOG:
+                        self._overrun += 1
+                    else:
+                        queue.put(reading)
+            finally:
+                queue.put(None)
+
+    def _write_all(self, ring: Ring, queue: SimpleQueue[Reading | None]) -> None:
+        """In the thread: write until the end of the queue."""
+        try:
+            while (reading := queue.get()) is not None:
+                self._append(ring, reading)
+        finally:
+            ring.close()
+
+    def _append(self, ring: Ring, reading: Reading) -> None:
+        """Write a reading; an error is reported once and retried later."""
+        if self._error and reading.monotonic_ns < self._retry_ns:
+            self._lost += 1
+            return
+        try:
+            ring.append(reading)
+        except OSError as error:
+            self._lost += 1
+            if not self._error:
+                log.error("%s: cannot write to %s: %s; trying again", self.name, self.folder, _reason(error))  # noqa: TRY400
+            self._error = _reason(error)
+            self._retry_ns = reading.monotonic_ns + RETRY_NS
+            return
+        self._written += 1
+        if self._error:
+            log.warning("%s: writing again; %d readings were lost so far", self.name, self._lost)
+            self._error = ""
+        if ring.dropped and not self._dropping:
+            self._dropping = True
+            log.warning("%s: the disk of %s is full: the oldest goes before its time", self.name, self.folder)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _reason(error: OSError) -> str:
+    text = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {text}" if error.filename else text

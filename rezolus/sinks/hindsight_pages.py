@@ -1,0 +1,182 @@
+"""What a hindsight sink serves: `/status`, `/dump`, `/dump/file`, as Rezolus does up to 5.17."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from quart import Response, request
+from quart.wrappers.response import ResponseBody
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from rezolus import __version__
+from rezolus.recording.store import DumpResult
+from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
+from rezolus.sinks.hindsight import Hindsight
+from rezolus.sinks.timerange import RangeError, TimeRange, parse_range
+
+CHUNK = 64 << 10
+SEND_S = 600
+"""How long a client may take for a dump. One that takes nothing at all is dropped earlier, see `rezolus.http`."""
+RETRY_AFTER_S = 5
+NOTHING = "no reading matches this range\n"
+BANNER = f"""\
+Rezolus {__version__} Hindsight
+
+/status     this buffer, JSON
+/dump       what is in it as a Parquet file; ?last=5m or ?start=...&end=... (Unix seconds or RFC 3339)
+/dump/file  POST: the same, to the configured file on this host
+"""
+
+
+class _Sending(ResponseBody):
+    """An open file as the body of an answer; it is closed and `dumps` gets its place back however the answer ends."""
+
+    def __init__(self, file: IO[bytes], dumps: Dumps) -> None:
+        self._file = file
+        self._done = weakref.finalize(self, _end, file, dumps)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._done()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := self._file.read(CHUNK):
+            yield chunk
+
+
+def _end(file: IO[bytes], dumps: Dumps) -> None:
+    file.close()
+    dumps.leave()
+
+
+def make_app(hindsight: Hindsight) -> QuartTrio:
+    """The pages of a sink."""
+    app = QuartTrio("rezolus", static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+
+    @app.get("/")
+    async def banner() -> Response:
+        return _text(BANNER)
+
+    @app.get("/status")
+    async def status() -> dict[str, object]:
+        return status_of(hindsight)
+
+    @app.get("/dump")
+    async def dump() -> Response:
+        try:
+            span = parse_range(request.args, time.time_ns())
+            if request.method == "HEAD":
+                return _attachment(b"")
+            return await _dumped(hindsight.dumps, span)
+        except (RangeError, BusyError, DumpFailedError) as error:
+            return _text(f"{error}\n", _status_for(error))
+
+    @app.post("/dump/file")
+    async def dump_file() -> tuple[dict[str, object], int, dict[str, str]]:
+        try:
+            result = await hindsight.dump_to_file(parse_range(request.args, time.time_ns()))
+        except (RangeError, BusyError, DumpFailedError) as error:
+            status, headers = _status_for(error)
+            return {**_written("", DumpResult(0)), "error": str(error)}, status, headers
+        return _written(str(hindsight.output.absolute()) if result.rows else "", result), 200, {}
+
+    @app.errorhandler(HTTPException)
+    async def refused(error: HTTPException) -> Response:
+        headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+        return _text(f"{(error.name or 'error').lower()}\n", (error.code or 500, headers))
+
+    return app
+
+
+def status_of(hindsight: Hindsight) -> dict[str, object]:
+    """What `/status` answers: Rezolus' keys, then ours."""
+    config, statistics = hindsight.config, hindsight.statistics()
+    ring = statistics.ring
+    assert ring is not None  # there are no pages before the buffer is open
+    return {
+        "buffer_duration_secs": config.duration // 10**9,
+        "sampling_interval_ms": max(1, round(config.interval / 1e6)),
+        "snapshot_count": ring.rows,
+        "snapshots_written": statistics.written,
+        "oldest_timestamp": _seconds(ring.first_ns),
+        "newest_timestamp": _seconds(ring.last_ns),
+        "buffer_utilization": min(1.0, max(ring.covered_ns / config.duration, ring.bytes / config.max_bytes)),
+        "version": __version__,
+        "covered_secs": ring.covered_ns // 10**9,
+        "bytes": ring.bytes,
+        "max_bytes": config.max_bytes,
+        "segments": ring.segments,
+        "dropped_on_full_disk": ring.dropped,
+        "lost": statistics.lost,
+        "dumps": statistics.dumps,
+        "failed_dumps": statistics.failed_dumps,
+        "error": statistics.error or None,
+    }
+
+
+async def _dumped(dumps: Dumps, span: TimeRange) -> Response:
+    """A dump as an answer. Its file has no name any more when the first byte is sent, so nothing can be left of it."""
+    dumps.enter()
+    path = dumps.temporary()
+    try:
+        result = await dumps.make(span, path)
+        if not result.rows:
+            dumps.leave()
+            return _text(NOTHING)
+        file = _open_and_unlink(path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        dumps.leave()
+        raise
+    response = _attachment(_Sending(file, dumps))
+    response.content_length = result.bytes
+    response.timeout = SEND_S
+    return response
+
+
+def _open_and_unlink(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DumpFailedError(f"cannot read the dump: {(error.strerror or str(error)).lower()}") from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _attachment(body: ResponseBody | bytes) -> Response:
+    response = Response(body, content_type="application/octet-stream")
+    response.headers["Content-Disposition"] = 'attachment; filename="dump.parquet"'
+    return response
+
+
+def _written(path: str, result: DumpResult) -> dict[str, object]:
+    span = {"start": _seconds(result.first_ns), "end": _seconds(result.last_ns)}
+    return {"path": path, "snapshots": result.rows, "time_range": span if result.rows else None}
+
+
+def _status_for(error: Exception) -> tuple[int, dict[str, str]]:
+    if isinstance(error, RangeError):
+        return 400, {}
+    if isinstance(error, BusyError):
+        return 503, {"Retry-After": str(RETRY_AFTER_S)}
+    return 500, {}
+
+
+def _seconds(time_ns: int | None) -> int | None:
+    return None if time_ns is None else time_ns // 10**9
+
+
+def _text(text: str, answer: tuple[int, dict[str, str]] = (200, {})) -> Response:
+    status, headers = answer
+    return Response(text, status, headers, content_type="text/plain; charset=utf-8")
