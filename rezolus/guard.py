@@ -5,7 +5,7 @@
   passes where others may connect at all.
 - A request that may change something (any method but GET, HEAD and OPTIONS) is refused with 403 when a browser sent it for
   another site's page, which it says in `Origin` or `Sec-Fetch-Site`, and with 401 without the token where one is configured.
-- Bodies are bounded; HTTP/2 and WebSockets, which nobody needs here, are refused.
+- Bodies are bounded.
 """
 
 from __future__ import annotations
@@ -86,9 +86,6 @@ class Guard:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application."""
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-            return
         refusal = self.refusal(scope)
         if refusal is None:
             await self._app(scope, _bounded(receive), send)

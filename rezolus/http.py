@@ -16,8 +16,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Closed, Event, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -25,6 +29,8 @@ from hypercorn.typing import ConnectionState
 from rezolus.errors import UserError
 from rezolus.guard import App, Guard, Names
 from rezolus.units import Address, UnixAddress
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 0.3
 """How long open requests may take once serving ends; agent and exporter end one after the other, both within a second."""
@@ -115,6 +121,65 @@ class _Connection:
             self.stream.socket.shutdown(socket.SHUT_RDWR)
 
 
+class _Http1(H11Protocol):
+    """HTTP/1.1 and nothing else: an `Upgrade` is not heeded, which the protocol allows.
+
+    Nobody needs HTTP/2 or WebSockets here, and a malformed upgrade raises in Hypercorn.
+    """
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Stay with HTTP/1.1."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+        plain = h11.Request(
+            method=request.method, target=request.target, http_version=request.http_version, headers=headers
+        )
+        await super()._create_stream(plain)
+
+
+class _Tcp(TCPServer):
+    """Hypercorn's connection, for any stream socket and with our protocol only."""
+
+    def __init__(self, connection: _Connection, config: HypercornConfig, context: WorkerContext) -> None:
+        # It is declared to take TLS, and takes both.
+        super().__init__(connection, config, context, ConnectionState({}), connection.stream)  # type: ignore[arg-type]
+        self._ended = False
+        """Whether the client sends nothing more."""
+
+    async def run(self) -> None:
+        """Serve the connection until either side ends it."""
+        try:
+            async with TaskGroup() as group:
+                self._task_group = group
+                self.protocol = _Http1(
+                    self.app,
+                    self.config,
+                    self.context,
+                    group,
+                    ConnectionState(self.state),
+                    False,
+                    None,
+                    None,
+                    self.protocol_send,
+                )  # type: ignore[assignment]
+                await self.idle_task.restart(group, self._idle_timeout)
+                await self._read_data()
+                self._ended = True
+                await self.idle_task.stop()
+        finally:
+            await self._close()
+
+    async def protocol_send(self, event: Event) -> None:
+        """As inherited; what is to be sent while the connection is being closed is dropped."""
+        if self._ended and isinstance(event, Updated):
+            return  # an idle connection that the client has ended would wait for its time to be over
+        try:
+            await super().protocol_send(event)
+        except trio.BusyResourceError:
+            await self.protocol.handle(Closed())
+
+
 class _Server:
     """The connections of one listener."""
 
@@ -154,8 +219,11 @@ class _Server:
         connection = _Connection(stream, self._app)
         self._open.add(connection)
         try:
-            # Hypercorn says it wants TLS, and takes both.
-            await TCPServer(connection, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
+            await _Tcp(connection, self._config, self._context).run()
+        except Exception as error:
+            log.warning("a request could not be handled, its connection is closed: %r", error)
+            log.debug("the request's error", exc_info=error)
+            await trio.aclose_forcefully(stream)
         finally:
             self._open.discard(connection)
             self._left.set()
