@@ -26,6 +26,7 @@ test_packages=(
     mount=/usr/sbin/losetup,/sbin/losetup
     util-linux=/usr/bin/nsenter
     prometheus=/usr/bin/prometheus
+    zzuf=/usr/bin/zzuf
     bpftrace=/usr/bin/bpftrace
     systemtap-sdt-dev=/usr/include/x86_64-linux-gnu/sys/sdt.h,/usr/include/sys/sdt.h,/usr/include/aarch64-linux-gnu/sys/sdt.h
 )
