@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
+import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rezolus.config import (
+    SINK_TYPES,
     AgentConfig,
+    Config,
     ConfigError,
     ExporterConfig,
     HindsightConfig,
+    LogConfig,
     RecorderConfig,
+    SamplerConfig,
+    SchedulerConfig,
     Selection,
     SourceConfig,
     from_wire,
@@ -48,16 +55,45 @@ def problems(file: Path, text: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_the_shipped_file_says_the_defaults(file: Path) -> None:
+def test_the_shipped_file_serves_all_three() -> None:
     shipped = load(SHIPPED)
-    file.write_text('sinks.exporter.type = "exporter"\nsinks.recorder.type = "recorder"')
-    implied = load(file)
-    assert shipped.sinks == implied.sinks
-    assert shipped.probes == implied.probes
-    assert shipped.agent.probes == ("../probes/*.rzl",)
-    for name in ("interval", "user", "btf_path", "listen", "hosts", "ttl", "stats"):
-        assert getattr(shipped.agent, name) == getattr(implied.agent, name)
-    assert (shipped.log, shipped.defaults, shipped.samplers) == (implied.log, implied.defaults, implied.samplers)
+    assert shipped.agent.listen == Address("127.0.0.1", 4241)
+    assert {name: sink.listen for name, sink in shipped.sinks.items() if not isinstance(sink, RecorderConfig)} == {
+        "exporter": Address("127.0.0.1", 4242),
+        "hindsight": Address("127.0.0.1", 4243),
+    }
+    assert (len(shipped.sinks), shipped.warnings) == (2, ())
+
+
+def test_the_shipped_file_says_the_defaults(file: Path) -> None:
+    file.write_text(
+        SHIPPED.read_text().replace('type = "recorder"\n# Default: true.\nenabled = false', 'type = "recorder"')
+    )
+    shipped = load(file)
+    assert shipped == Config(
+        path=file,
+        sinks={
+            "exporter": ExporterConfig(interval=SECOND),
+            "hindsight": HindsightConfig(interval=SECOND, listen=Address("127.0.0.1", 4243)),
+            "recorder": RecorderConfig(interval=SECOND),
+        },
+        probes=shipped.probes,
+    )
+    assert shipped.probes == tuple(sorted((SHIPPED.parent.parent / "probes").glob("*.rzl")))
+
+
+def test_the_shipped_file_shows_every_key(file: Path) -> None:
+    """Also those in comments, which are right."""
+    text = re.sub(r"^# (?=(?:# )?[a-z_]+ = |\[)", "", SHIPPED.read_text(), flags=re.MULTILINE)
+    document = tomli.loads(text)
+    tables = {"agent": AgentConfig, "log": LogConfig, "scheduler": SchedulerConfig, "defaults": SamplerConfig}
+    for name, table in tables.items():
+        assert set(document[name]) == set(table.__struct_fields__), name
+    assert set(document["sources"]["web1"]) == set(SourceConfig.__struct_fields__)
+    for name, sink in SINK_TYPES.items():
+        assert set(document["sinks"][name]) == {*sink.__struct_fields__, "type"}, name
+    file.write_text(text)
+    assert [problem.partition(":")[0] for problem in problems(file, text)] == ["agent.btf_path", "agent.probes", "agent.probes"]
 
 
 def test_every_value_arrives_typed(file: Path) -> None:

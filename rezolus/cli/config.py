@@ -69,7 +69,7 @@ def _token_problems(config: Config) -> Iterator[str]:
 
 
 def _lines(config: Config) -> Iterator[str]:
-    from rezolus.config import SHIPPED_PROBES
+    from rezolus.config import SHIPPED_PROBES, type_of
     from rezolus.units import format_duration
 
     agent = config.agent
@@ -84,26 +84,26 @@ def _lines(config: Config) -> Iterator[str]:
         elif off:
             yield f"samplers: all but {', '.join(off)}"
     for name, sink in config.sinks.items():
-        yield f"{_sink(name, sink)}, every {format_duration(sink.interval)}, from {', '.join(sink.source)}"
+        readings = f"{' and '.join(sink.source)}, every {format_duration(sink.interval)}"
+        yield f"{type_of(sink)} {name}: {readings}; {_output(sink)}"
     for name, source in config.sources.items():
         yield f"source {name}: {source.url}"
 
 
-def _sink(name: str, sink: SinkConfig) -> str:
-    """`recorder "file": to x.parquet`, by what matters of each type."""
+def _output(sink: SinkConfig) -> str:
+    """Where what comes out of a sink is."""
     from rezolus.config import ExporterConfig, RecorderConfig
     from rezolus.units import format_duration
 
     match sink:
         case ExporterConfig():
-            return f"exporter {name}: {_url(sink.listen)}/metrics"
+            return f"{_url(sink.listen)}/metrics"
         case RecorderConfig():
-            length = "" if sink.duration is None else f" for {format_duration(sink.duration)}"
-            return f"recorder {name}: to {sink.path}{length}"
+            length = "" if sink.duration is None else f", for {format_duration(sink.duration)}"
+            return f"{sink.path}{length}"
         case _:
-            where = "" if sink.listen is None else f" at {_url(sink.listen)}"
-            kept = f"the last {format_duration(sink.duration)} in {sink.buffer_folder}"
-            return f"hindsight {name}{where}: {kept}, dumps to {sink.path}"
+            where = "" if sink.listen is None else f"{_url(sink.listen)}, "
+            return f"{where}the last {format_duration(sink.duration)} in {sink.buffer_folder}, dumps to {sink.path}"
 
 
 def _url(address: object) -> str:

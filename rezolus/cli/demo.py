@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from rezolus.config import Config
     from rezolus.demo.workload import Tally
 
-SHIPPED_CONFIG = Path(__file__).resolve().parent.parent.parent / "config" / "rezolus.toml"
+CONFIG = Path(__file__).resolve().parent.parent / "demo" / "demo.toml"
 
 
 @click.command()
 @click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(1, 3600), help="How long.")
 @click.option(
-    "--config", "file", default=SHIPPED_CONFIG, type=click.Path(path_type=Path), help="Instead of config/rezolus.toml."
+    "--config", "file", default=CONFIG, type=click.Path(path_type=Path), help="Instead of the demo's own configuration."
 )
 @click.option(
     "--output", default=Path("demo.parquet"), show_default=True, type=click.Path(path_type=Path), help="The recording."
@@ -96,7 +96,7 @@ def _measure(config: Config, folder: Path, seconds: float, console: Console) -> 
             stay_with(daemon, margin, log)
             status = read_status(config.agent.listen)
     if status is None:
-        raise UserError(f"the agent does not answer any more at http://{config.agent.listen}/status")
+        raise UserError(f"the agent does not answer any more at {config.agent.listen}")
     for line in log.read_text(errors="replace").splitlines():
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
     return tally, status

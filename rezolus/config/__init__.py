@@ -18,5 +18,6 @@ from rezolus.config.structures import SchedulerConfig as SchedulerConfig
 from rezolus.config.structures import Selection as Selection
 from rezolus.config.structures import SinkConfig as SinkConfig
 from rezolus.config.structures import SourceConfig as SourceConfig
+from rezolus.config.structures import type_of as type_of
 from rezolus.config.wire import from_wire as from_wire
 from rezolus.config.wire import to_wire as to_wire

@@ -205,6 +205,11 @@ SINK_TYPES: Mapping[str, type[SinkConfig]] = {
 }
 
 
+def type_of(sink: SinkConfig) -> str:
+    """The word that stands for a sink's type in the file."""
+    return next(name for name, kind in SINK_TYPES.items() if isinstance(sink, kind))
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A whole configuration, checked."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,9 @@ from rezolus.agent.status import AgentStatus
 from rezolus.config import Config, ExporterConfig
 from rezolus.demo.workload import Tally
 from rezolus.errors import UserError
-from rezolus.units import Address
+from rezolus.units import Address, UnixAddress
+
+Listen = Address | UnixAddress
 
 START_S = 30.0
 """A slow machine compiles for some seconds."""
@@ -57,21 +59,36 @@ def running_daemon(config: Config, folder: Path) -> Iterator[subprocess.Popen[by
             daemon.wait()
 
 
-def _addresses(config: Config) -> list[Address]:
-    """Where this configuration listens."""
+def _addresses(config: Config) -> list[Listen]:
+    """Where this configuration listens, but for ports that are any free one."""
     exporters = [sink.listen for sink in config.sinks.values() if isinstance(sink, ExporterConfig)]
-    return [address for address in (config.agent.listen, *exporters) if address.port]
+    return [
+        address for address in (config.agent.listen, *exporters) if isinstance(address, UnixAddress) or address.port
+    ]
 
 
-def _answers(address: Address) -> bool:
+def _answers(address: Listen) -> bool:
     try:
-        with socket.create_connection((address.host, address.port), timeout=1.0):
+        with _connect(address):
             return True
     except OSError:
         return False
 
 
-def _wait_ready(daemon: subprocess.Popen[bytes], address: Address, log: Path) -> None:
+def _connect(address: Listen) -> socket.socket:
+    if isinstance(address, Address):
+        return socket.create_connection((address.host, address.port), timeout=1.0)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(1.0)
+        connection.connect(address.path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _wait_ready(daemon: subprocess.Popen[bytes], address: Listen, log: Path) -> None:
     """Returns when the first reading has been taken."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -79,16 +96,20 @@ def _wait_ready(daemon: subprocess.Popen[bytes], address: Address, log: Path) ->
         if status is not None and status.reading is not None:
             return
         stay_with(daemon, 0.05, log)
-    raise UserError(f"the agent at http://{address}/status took no reading within {START_S:.0f} s{_said(log)}")
+    raise UserError(f"the agent at {address} took no reading within {START_S:.0f} s{_said(log)}")
 
 
-def read_status(address: Address) -> AgentStatus | None:
+def read_status(address: Listen) -> AgentStatus | None:
     """What the agent says of itself; None when it does not answer."""
+    client = http.client.HTTPConnection("localhost", timeout=1.0)
     try:
-        with urllib.request.urlopen(f"http://{address}/status", timeout=1.0) as answer:
-            return msgspec.json.decode(answer.read(), type=AgentStatus)
-    except OSError:
+        client.sock = _connect(address)
+        client.request("GET", "/status")
+        return msgspec.json.decode(client.getresponse().read(), type=AgentStatus)
+    except (OSError, http.client.HTTPException):
         return None
+    finally:
+        client.close()
 
 
 def stay_with(daemon: subprocess.Popen[bytes], seconds: float, log: Path) -> None:
