@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recording": {"errors", "reading"},
     "bpf": set(),
     "wire": {"errors", "reading", "recording"},
+    "remote": {"agent", "config", "errors", "guard", "histogram", "reading", "sinks", "units", "wire"},
     "sinks": {"config", "errors", "outputs", "histogram", "http", "reading", "recording", "units"},
     "agent": {"bpf", "compression", "config", "definitions", "errors", "reading", "recording", "wire"},
     "watch": {"agent", "errors", "histogram", "reading", "units"},

@@ -33,6 +33,8 @@ BROKEN = {
     "crash": "{ s64 a = ctx[0], b = ctx[1]; return a / b; }\n",
 }
 
+TTL_NS = 10_000_000
+
 
 def main() -> None:
     began = time.monotonic()
@@ -118,7 +120,9 @@ def _run(control: socket.socket, arguments: argparse.Namespace, began: float) ->
     from rezolus.agent.agent import Agent, AgentOptions
     from rezolus.agent.helper import Helper
     from rezolus.agent.server import make_app
+    from rezolus.agent.snapshots import Snapshots
     from rezolus.agent.status import agent_status
+    from rezolus.agent.systeminfo import systeminfo
     from rezolus.http import serve
     from rezolus.reading import Reading
     from rezolus.units import Address
@@ -151,7 +155,9 @@ def _run(control: socket.socket, arguments: argparse.Namespace, began: float) ->
         async with trio.open_nursery() as nursery:
             nursery.start_soon(helper.run)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-                address = await nursery.start(serve, make_app(lambda: agent_status(agent)), Address("127.0.0.1", 0))
+                snapshots = Snapshots(lambda: agent.reading_within(TTL_NS), described=agent.described)
+                app = make_app(lambda: agent_status(agent), snapshots, systeminfo=systeminfo())
+                address = await nursery.start(serve, app, Address("127.0.0.1", 0))
                 print(json.dumps({"listen": str(address), "pid": os.getpid(), "warnings": warnings}), flush=True)
                 nursery.start_soon(agent.run, Demand(), publish)
                 async for number in signals:

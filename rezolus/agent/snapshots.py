@@ -1,0 +1,79 @@
+"""The latest reading as the wire serves it, encoded and compressed once for all who ask within the time to live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import msgspec
+
+from rezolus import __version__
+from rezolus.compression import Encoding, compress
+from rezolus.reading import Reading, Series
+from rezolus.wire.encode import HIDDEN, Encoder, Version, to_json
+
+Form = Literal["binary", "json", "descriptions"]
+
+SNAPSHOT_METADATA = {"source": "rezolus", "version": __version__}
+"""`source` is what Rezolus' own recorder and viewer know an agent by."""
+
+
+class Snapshots:
+    """Bodies of the metrics pages.
+
+    `reading` gives the reading to serve, not older than the time to live, or None while there is none; `select` cuts it down
+    to what is served; `described` names metrics that have a help text whether or not they have series now.
+    """
+
+    def __init__(
+        self,
+        reading: Callable[[], Reading | None],
+        *,
+        version: Version = "v2",
+        select: Callable[[Reading], Reading] = lambda reading: reading,
+        described: Callable[[], Iterable[tuple[str, str]]] = tuple,
+    ) -> None:
+        self._reading = reading
+        self._select = select
+        self._described = described
+        self._encoder = Encoder(version, SNAPSHOT_METADATA)
+        self._encoded: Reading | None = None
+        self._bodies: dict[tuple[Form, Encoding | None], bytes] = {}
+
+    def body(self, form: Form, encoding: Encoding | None = None) -> bytes | None:
+        """The body of a page; None while there is nothing to read."""
+        reading = self._reading()
+        if reading is None:
+            return None
+        if reading is not self._encoded:
+            self._encoded = reading
+            self._bodies.clear()
+        return self._cached(reading, form, encoding)
+
+    def _cached(self, reading: Reading, form: Form, encoding: Encoding | None) -> bytes:
+        body = self._bodies.get((form, encoding))
+        if body is None:
+            body = (
+                self._make(reading, form) if encoding is None else compress(self._cached(reading, form, None), encoding)
+            )
+            self._bodies[form, encoding] = body
+        return body
+
+    def _make(self, reading: Reading, form: Form) -> bytes:
+        match form:
+            case "binary":
+                return self._encoder.encode(self._select(reading))
+            case "json":
+                return to_json(self._cached(reading, "binary", None))
+            case "descriptions":
+                return self._descriptions(self._select(reading))
+
+    def _descriptions(self, reading: Reading) -> bytes:
+        """The help text of each metric; the first one where they differ."""
+        catalog = reading.catalog
+        found: dict[str, str] = {}
+        series: Iterable[Series] = (*catalog.counters, *catalog.gauges, *catalog.histograms)
+        for name, text in (*self._described(), *((one.name, one.help) for one in series)):
+            if text and not name.startswith(HIDDEN):
+                found.setdefault(name, text)
+        return msgspec.json.encode(dict(sorted(found.items())))
