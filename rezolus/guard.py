@@ -50,11 +50,17 @@ def read_token(path: Path) -> str:
     return token.decode()
 
 
+ANY_NAME = "*"
+"""In `hosts`: reading is answered under any name, as Rezolus does; what changes something never is."""
+
+
 class Names:
     """The names by which a server may be addressed."""
 
     def __init__(self, address: Address | UnixAddress, names: Iterable[str] = ()) -> None:
+        names = tuple(names)
         self._anyone = isinstance(address, UnixAddress)  # no browser gets there
+        self._any_reader = ANY_NAME in names
         self._open = isinstance(address, Address) and not address.is_loopback
         self._names = {"localhost", *(name.lower().rstrip(".") for name in names)}
         if isinstance(address, Address):
@@ -62,9 +68,9 @@ class Names:
         if self._open:
             self._names.add(socket.gethostname().lower())
 
-    def allow(self, host: str) -> bool:
+    def allow(self, host: str, *, reading: bool = True) -> bool:
         """Whether a `Host` header names this server; `host` with or without a port."""
-        if self._anyone:
+        if self._anyone or (reading and self._any_reader):
             return True
         name = _without_port(host).lower().rstrip(".")
         if name in self._names:
@@ -100,11 +106,12 @@ class Guard:
         if scope["http_version"] not in {"1.0", "1.1"}:
             return 505, "only HTTP/1.1 is spoken here"
         hosts = headers.get(b"host", [b""])
-        if len(hosts) > 1 or not self._names.allow(hosts[0].decode("latin-1")):
+        reading = scope["method"] in READING
+        if len(hosts) > 1 or not self._names.allow(hosts[0].decode("latin-1"), reading=reading):
             return 421, "this server does not go by that name: use its address, or configure the name in `hosts`"
         if _length(headers) > MAX_BODY:
             return 413, f"the body is too long: at most {MAX_BODY} bytes"
-        if scope["method"] in READING:
+        if reading:
             return None
         if _is_cross_site(headers, hosts[0]):
             return 403, "refused: a browser sent this for another site's page"

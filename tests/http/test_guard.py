@@ -44,6 +44,13 @@ def test_only_our_names_are_answered(host: str, expected: int) -> None:
     assert status(request(host=host)) == expected
 
 
+def test_any_name_may_read_where_that_was_configured() -> None:
+    names = Names(Address("0.0.0.0", 4242), ["*"])
+    assert status(request(host="evil.example"), names) == 200
+    assert status(request("POST", host="evil.example"), names) == 421
+    assert status(request("POST", host="192.0.2.7"), names) == 200
+
+
 def test_two_hosts_are_none_of_ours() -> None:
     scope = request()
     scope["headers"].append((b"Host", b"localhost"))
