@@ -1,0 +1,75 @@
+"""What an agent says of itself and its metrics beside the snapshots: fetched as far as it has it, never insisted on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import trio
+
+from rezolus.reading import Catalog, Series
+from rezolus.remote.fetch import Fetcher, FetchError
+
+TIMEOUT_S = 2.0
+"""For all pages together."""
+MAX_BODY = 4 << 20
+"""Bytes of a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Pages of an agent; empty where it has none."""
+
+    systeminfo: str = ""
+    """A JSON object, as it came."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """Help by metric."""
+    samplers: str = ""
+    """A JSON array, as it came."""
+
+
+async def fetch_details(fetcher: Fetcher) -> Details:
+    """What the agent has of these. Raises nothing for what it has not, or cannot give in time."""
+    deadline = trio.current_time() + TIMEOUT_S
+    systeminfo = await _page(fetcher, "/systeminfo", dict[str, object], deadline)
+    descriptions = await _page(fetcher, "/metrics/descriptions", dict[str, str], deadline)
+    samplers = await _page(fetcher, "/samplers", list[dict[str, object]], deadline)
+    helps = msgspec.json.decode(descriptions, type=dict[str, str]) if descriptions else {}
+    return Details(systeminfo, helps, samplers)
+
+
+async def _page(fetcher: Fetcher, path: str, form: type, deadline: float) -> str:
+    """The page's text; empty when there is none of this form."""
+    left = deadline - trio.current_time()
+    if left <= 0:
+        return ""
+    try:
+        page = await fetcher.get(path, timeout_s=left, accept="application/json", limit=MAX_BODY)
+        msgspec.json.decode(page.body, type=form)
+        return page.body.decode()
+    except (FetchError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+class Describer:
+    """Puts the help of descriptions into the series of readings. The same catalog gives the same catalog."""
+
+    def __init__(self, descriptions: Mapping[str, str]) -> None:
+        self._descriptions = descriptions
+        self._catalog: Catalog | None = None
+        self._described: Catalog | None = None
+
+    def catalog(self, catalog: Catalog) -> Catalog:
+        """The catalog with help where there is some and the series has none of its own."""
+        if not self._descriptions:
+            return catalog
+        if self._described is None or catalog is not self._catalog:
+            groups = (catalog.counters, catalog.gauges, catalog.histograms)
+            self._described = Catalog(*(tuple(self._describe(series) for series in group) for group in groups))
+            self._catalog = catalog
+        return self._described
+
+    def _describe(self, series: Series) -> Series:
+        text = self._descriptions.get(series.name, "")
+        return replace(series, help=text) if text and not series.help else series
