@@ -60,7 +60,7 @@ def read(document: Mapping[str, Any], path: Path, form: Form | None, reader: Tab
     strangers = _strangers(document, form)
     for other, command in COMMANDS.items():
         if strangers and not _strangers(document, other):
-            what = f"is a key of Rezolus' {other}.toml, and this command takes its {form}.toml"
+            what = f"this is a key of Rezolus' {other}.toml, not of its {form}.toml"
             reader.report(strangers[0], f"{what}: run `{command}`")
             return Config(path=path.absolute()), []
     notes = _without_effect(document)
