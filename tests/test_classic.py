@@ -131,6 +131,7 @@ def test_an_exporter_of_theirs_is_an_exporter_fed_by_the_agent(tmp_path: Path) -
             source=("10.0.0.1:4241",),
             histograms="buckets",
             grouping_power=2,
+            openmetrics=False,
         )
     }
     assert config.sources == {"10.0.0.1:4241": SourceConfig(url="http://10.0.0.1:4241")}

@@ -121,6 +121,7 @@ def _exporter(file: ExporterFile) -> Config:
         interval=general.interval,
         histograms=forms[prometheus.summaries, prometheus.histograms],
         grouping_power=prometheus.histogram_grouping_power,
+        openmetrics=False,  # Prometheus prefers it, and every counter would get another name than before
     )
     return _service("exporter", sink, general.source)
 

@@ -142,6 +142,8 @@ class ExporterConfig(msgspec.Struct, frozen=True, kw_only=True, tag="exporter"):
     ] = "summary"
     summaries: Annotated[Literal["percentile", "quantile"], one_of("percentile", "quantile")] = "percentile"
     """Percentiles of an interval as gauges with the label `percentile`, as Rezolus has them, or as standard summaries."""
+    openmetrics: Annotated[bool, SWITCH] = True
+    """Whether who prefers OpenMetrics gets it, in which counters are called `NAME_total`; False: text for all."""
     timestamps: Annotated[bool, SWITCH] = True
     """Whether samples say when they were read: rates are then exact whatever the scrape interval."""
     grouping_power: Annotated[int, integer(0, 7)] = 3
