@@ -25,10 +25,11 @@ import msgspec
 
 from rezolus.errors import UserError
 from rezolus.recording import rowgroup, thrift
+from rezolus.recording.output import give_name
 from rezolus.recording.pages import CHUNK_META, META_PATH, PageWriter
 from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
 from rezolus.recording.segment import FRAME, Identity, Rows, Segment, SeriesRow, identity
-from rezolus.recording.store import segment_number, sync_folder
+from rezolus.recording.store import segment_number
 
 MAGIC = b"PAR1"
 BODY = "body"
@@ -129,7 +130,7 @@ class Body:
         self._body.write(raw + len(raw).to_bytes(4, "little") + MAGIC)
         self._body.flush()
         os.fsync(self._body.fileno())
-        _give_name(self._folder / BODY, output)
+        give_name(self._folder / BODY, output)
         with contextlib.suppress(FileNotFoundError):
             (self._folder / INDEX).unlink()
 
@@ -254,29 +255,3 @@ def _open_locked(path: Path) -> BinaryIO:
             file.close()
             raise
         file.close()
-
-
-def _give_name(body: Path, output: Path) -> None:
-    """Rename, or copy where the folder of `output` is not ours but the file is (made for us before privileges went)."""
-    try:
-        body.replace(output)
-    except OSError:
-        if not os.access(output, os.W_OK):
-            raise
-        _copy(body, output)
-        body.unlink()
-    else:
-        sync_folder(output.parent)
-
-
-def _copy(body: Path, output: Path) -> None:
-    with body.open("rb") as source, output.open("r+b") as target:
-        size = os.fstat(source.fileno()).st_size
-        done = 0
-        while done < size:
-            copied = os.copy_file_range(source.fileno(), target.fileno(), size - done, done, done)
-            if not copied:
-                raise BodyError(f"{body}: became shorter while it was copied to {output}")
-            done += copied
-        target.truncate(size)
-        os.fsync(target.fileno())

@@ -20,10 +20,11 @@ import msgspec
 from rezolus.errors import UserError
 from rezolus.recording.body import Body
 from rezolus.recording.dump import dump
+from rezolus.recording.output import give_name
+from rezolus.recording.raw import RAW, settle
 from rezolus.recording.segment import SegmentError
-from rezolus.recording.store import folder_lock, segment_files, segment_number
+from rezolus.recording.store import DAMAGED, folder_lock, segment_files, segment_number
 
-DAMAGED = ".damaged"
 NICENESS = 5
 """Turning segments into Parquet can wait for the sampling."""
 
@@ -35,38 +36,79 @@ def absorb(folder: Path, last: int) -> int:
 
 
 def finish(folder: Path, output: Path) -> int:
-    """Turn what the folder holds into the Parquet file `output` and delete the folder; returns the rows.
+    """Turn what the folder holds into the file `output` and delete the folder; returns the rows.
 
     Without rows no file is written. Raises OSError and UserError.
     """
+    rows = _finish_raw(folder, output) if (folder / RAW).exists() else _finish_parquet(folder, output)
+    if not any(path.suffix == DAMAGED for path in folder.iterdir()):
+        # The folder above may belong to someone else, then an empty folder stays.
+        shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+def _finish_parquet(folder: Path, output: Path) -> int:
     with contextlib.closing(Body(folder)) as body:
         _absorb(body, folder, sys.maxsize)
         if body.rows:
             body.finish(output)
-    if not any(path.suffix == DAMAGED for path in folder.iterdir()):
-        # The folder above may belong to someone else, then an empty folder stays.
-        shutil.rmtree(folder, ignore_errors=True)
-    return body.rows
+        return body.rows
 
 
-def recover(work: Path, output: Path) -> list[Path]:
-    """Finish every recording that was left in the work folder of `output`; returns the files written.
+def _finish_raw(folder: Path, output: Path) -> int:
+    file, rows = settle(folder)
+    if rows:
+        give_name(file, output)
+    return rows
 
-    They are called after `output` and the time of their first reading, and lie beside it or, where that folder is
-    closed to us, in the work folder. Recordings still being written are left
-    alone. Raises OSError and UserError.
+
+class Recovered(msgspec.Struct, frozen=True):
+    """What became of an unfinished recording."""
+
+    folder: str
+    file: str = ""
+    """What was written; empty when there was nothing to write, or not all of it could be."""
+    rows: int = 0
+    problem: str = ""
+
+
+def recover(work: Path, output: Path) -> list[Recovered]:
+    """Finish every recording that was left in the work folder of `output`; those still being written are left alone.
+
+    One that cannot be finished does not keep the others from it. Raises OSError when the folder cannot be read.
     """
-    written = []
+    outcomes = []
     for folder in sorted(path for path in work.iterdir() if path.is_dir()):
         with folder_lock(folder) as mine:
-            if not mine:
-                continue
-            # Beside `output`, unless root made that file in a folder which we may not write to.
-            place = output.parent if os.access(output.parent, os.W_OK) else work
-            target = place / f"{output.stem}.recovered-{folder.name}{output.suffix}"
-            if finish(folder, target):
-                written.append(target)
-    return written
+            if mine:
+                outcomes.append(_recover_one(folder, recovered_name(folder, output)))
+    return outcomes
+
+
+def recovered_name(folder: Path, output: Path) -> Path:
+    """What a recording that was left in `folder` is called: after `output` and its first reading, beside `output`.
+
+    Where that folder is closed to us because root made the file for us, it stays in the work folder.
+    """
+    place = output.parent if os.access(output.parent, os.W_OK) else folder.parent
+    return place / f"{output.stem}.recovered-{folder.name}{output.suffix}"
+
+
+def _recover_one(folder: Path, target: Path) -> Recovered:
+    try:
+        rows = finish(folder, target)
+    except (OSError, UserError) as error:
+        return Recovered(str(folder), problem=explain(error))
+    return Recovered(str(folder), str(target) if rows else "", rows)
+
+
+def explain(error: OSError | UserError) -> str:
+    """What went wrong, with the place."""
+    if isinstance(error, UserError):
+        return str(error)
+    place = error.filename2 or error.filename  # of a rename, the new name
+    where = f"{place}: " if place else ""
+    return f"{where}{(error.strerror or str(error)).lower()}"
 
 
 def _absorb(body: Body, folder: Path, last: int) -> int:
@@ -99,19 +141,22 @@ def main(arguments: list[str]) -> int:
             print(absorb(Path(folder), int(operand)))  # noqa: T201
         elif command == "recover":
             os.nice(NICENESS)
-            for path in recover(Path(folder), Path(operand)):
-                print(path)  # noqa: T201
+            for outcome in recover(Path(folder), Path(operand)):
+                _report(outcome)
         else:
             print(finish(Path(folder), Path(operand)))  # noqa: T201
-    except OSError as error:
-        place = error.filename2 or error.filename  # of a rename, the new name
-        where = f"{place}: " if place else ""
-        print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)  # noqa: T201
-        return 1
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    except (OSError, UserError) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
+
+
+def _report(outcome: Recovered) -> None:
+    """The file on stdout, or on stderr why there is none."""
+    if outcome.file:
+        print(outcome.file)  # noqa: T201
+    elif outcome.problem:
+        print(f"error: {outcome.folder} cannot be recovered: {outcome.problem}", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A segment is the magic followed by frames, each `u32 length, u32 crc32` and then `length` bytes, the first of which says
 what it is:
 
-- `M`: file metadata, msgpack map of strings; the first frame.
+- `M`: file metadata, msgpack map of strings; the first frame, and again when it changed: the last one counts.
 - `C`: the catalog of the rows that follow. Series that are new to this segment join its table and get the next
   *slots*, one for a counter or gauge, one per bucket for a histogram; the catalog is then three lists of table numbers.
 - `R`: one reading. `u64 time, u64 monotonic, u64 duration, u32 n`, then n slot numbers (u32) and their n values (u64): only what
@@ -196,6 +196,10 @@ class SegmentWriter:
         self.last_ns = reading.time_ns
         self.rows += 1
         return written
+
+    def describe(self, metadata: Mapping[str, str]) -> None:
+        """Replace the metadata: sources say more once they have been reached. Raises OSError."""
+        self._write(_frame(b"M" + msgspec.msgpack.encode(dict(metadata))))
 
     def note(self, payload: bytes) -> None:
         """Write what the segment's end is to say; nothing may follow. Raises OSError."""

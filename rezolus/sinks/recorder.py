@@ -26,14 +26,19 @@ from rezolus.outputs import recording_path, work_folder
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.recording.output import replaceable
+from rezolus.recording.raw import RawWriter
 from rezolus.recording.segment import SegmentWriter
 from rezolus.recording.store import create_segment, folder_lock
+from rezolus.wire.encode import Encoder
 
 log = logging.getLogger(__name__)
 
 SEGMENT_ROWS = 600
-"""Rows of a row group. Turning so many into Parquet takes some 0.3 s, which bounds the end of a recording."""
-SEGMENT_BYTES = 8 << 20
+"""Rows of a row group. Turning so many into Parquet takes some 0.1 s, which bounds the end of a recording."""
+SEGMENT_BYTES = 4 << 20
+"""So much is turned into a row group in 30 MB."""
+DESCRIBE_ROWS = 20
+"""How often the sources are asked what they say of themselves, rows."""
 BACKLOG = 32
 """Readings that wait for the disk at most."""
 RETRY_NS = 5 * 10**9
@@ -80,7 +85,10 @@ class Recorder:
         self.folder = work_folder(self.output) / str(self._start_ns)
         self._metadata = metadata
         self._finisher = finisher
-        self._writer: SegmentWriter | None = None
+        self._writer: SegmentWriter | RawWriter | None = None
+        self._described: dict[str, str] = {}
+        """What the open segment says of the recording."""
+        self._encoder: Encoder | None = None
         self._sealed = trio.Event()
         self._segments = 0
         self._rows = 0
@@ -159,6 +167,7 @@ class Recorder:
         try:
             if self._writer is None:
                 self._writer = self._open()
+            self._describe(self._writer)
             self._bytes += self._writer.append(reading)
             if self._config.fsync:
                 self._writer.sync()
@@ -173,24 +182,47 @@ class Recorder:
             log.warning("%s: writing again; %d readings were lost so far", self.name, self._lost)
             self._retry_ns = 0
         self._rows += 1
+        if isinstance(self._writer, RawWriter):
+            return False
         if self._writer.rows < SEGMENT_ROWS and self._writer.size < SEGMENT_BYTES:
             return False
         self._close()
         self._writer = self._open_if_possible()
         return True
 
-    def _open(self) -> SegmentWriter:
-        metadata = {
+    def _open(self) -> SegmentWriter | RawWriter:
+        if self._config.format == "raw":
+            return RawWriter(self.folder, self._snapshot)
+        self._described = self._description()
+        writer = create_segment(self.folder, self._segments, self._described)
+        self._segments += 1
+        return writer
+
+    def _describe(self, writer: SegmentWriter | RawWriter) -> None:
+        """Now and then: sources say more of themselves once they have been reached."""
+        if isinstance(writer, RawWriter) or (writer.rows % DESCRIBE_ROWS and writer.rows not in {1, 2, 4}):
+            return
+        now = self._description()
+        if now != self._described:
+            writer.describe(now)
+            self._described = now
+
+    def _description(self) -> dict[str, str]:
+        """The file's metadata as it is now; what was configured has the last word."""
+        return {
             "version": rezolus.__version__,
             "sampling_interval_ms": str(max(1, round(self._config.interval / 1e6))),
             **self._metadata(),
             **self._config.metadata,
         }
-        writer = create_segment(self.folder, self._segments, metadata)
-        self._segments += 1
-        return writer
 
-    def _open_if_possible(self) -> SegmentWriter | None:
+    def _snapshot(self, reading: Reading) -> bytes:
+        if self._encoder is None:
+            described = {"source": "rezolus", **self._description()}
+            self._encoder = Encoder("v2", {key: described[key] for key in ("source", "version")})
+        return self._encoder.encode(reading)
+
+    def _open_if_possible(self) -> SegmentWriter | RawWriter | None:
         try:
             return self._open()
         except OSError:
@@ -255,7 +287,7 @@ def _refuse_other_files(output: Path) -> None:
         return
     try:
         if not (stat.S_ISREG(os.fstat(fd).st_mode) and replaceable(fd)):
-            raise RecordingError(f"{output} exists and is no Parquet file; remove it or choose another path")
+            raise RecordingError(f"{output} exists and is no recording; remove it or choose another path")
     finally:
         os.close(fd)
 

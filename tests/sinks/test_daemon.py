@@ -173,7 +173,7 @@ class Stuck:
 
 async def test_a_second_signal_leaves_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     daemon = daemon_of(configuration(tmp_path, recorder="# all"), timing=Timing(patience_s=0.01))
-    daemon._outlets["rec"].use(Stuck())
+    daemon.ensemble.outlets["rec"].use(Stuck())
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await start(nursery, daemon)
@@ -235,7 +235,7 @@ def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], socket.socket
             start_new_session=True,
         )
         try:
-            assert manager.recv(100) == b"READY=1"
+            assert manager.recv(200) .startswith(b"READY=1\nSTATUS=")
             yield running, manager
         finally:
             running.kill()
@@ -247,7 +247,7 @@ def test_the_service_manager_is_told(tmp_path: Path) -> None:
     configuration(tmp_path, exporter=0, recorder="# all")
     with process(tmp_path) as (running, manager):
         os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does: children get it too
-        assert manager.recv(100) == b"STOPPING=1"
+        assert manager.recv(200).startswith(b"STOPPING=1")
         _, stderr = running.communicate(timeout=60)
     assert running.returncode == 0
     assert "Traceback" not in stderr
@@ -264,8 +264,8 @@ def test_kill_9_loses_nothing_that_was_read(tmp_path: Path) -> None:
         running.kill()
         running.wait()
     times = [reading.time_ns for reading in read_range(folder)]
-    (output,) = recover(work, tmp_path / "out.parquet")
-    found = pq.read_table(output, columns=["timestamp"])["timestamp"].to_pylist()
+    (recovered,) = recover(work, tmp_path / "out.parquet")
+    found = pq.read_table(recovered.file, columns=["timestamp"])["timestamp"].to_pylist()
     assert found == times
     assert len(found) >= 10
     assert list(work.iterdir()) == []

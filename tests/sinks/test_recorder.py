@@ -15,6 +15,7 @@ from rezolus.recording.child import Finished, finish_in_child
 from rezolus.recording.store import read_range, segment_files
 from rezolus.sinks import recorder as module
 from rezolus.sinks.recorder import Recorder, RecordingError
+from rezolus.wire.decode import decode_stream
 from tests import needs
 from tests.synthetic import Walk, catalog
 
@@ -75,6 +76,38 @@ async def test_a_recording_becomes_a_file_and_leaves_nothing_else(tmp_path: Path
     assert (recorder.statistics().rows, recorder.statistics().lost) == (5, 0)
     usage = pq.read_table(tmp_path / "out.parquet")["cpu_usage/user/0"].to_pylist()
     assert usage == [int(reading.counters[0]) for reading in readings]
+
+
+async def test_what_a_source_says_of_itself_later_is_in_the_file(tmp_path: Path) -> None:
+    said: dict[str, str] = {}
+    walk = Walk(catalog(cgroups=1))
+    recorder = Recorder("rec", config(tmp_path / "out.parquet", metadata={"run": "7", "version": "mine"}), lambda: said)
+    send, receive = trio.open_memory_channel[Reading](0)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(start, recorder, receive)
+            await give(recorder, send, list(walk.run(1)))
+            said = {"systeminfo": "{}", "version": "5.17.0", "source": "far"}
+            await give(recorder, send, list(walk.run(1)))
+            await send.aclose()
+    found = pq.read_metadata(tmp_path / "out.parquet").metadata
+    wanted = {b"run": b"7", b"version": b"mine", b"source": b"far", b"systeminfo": b"{}"}
+    assert {key: found[key] for key in wanted} == wanted
+
+
+async def test_a_raw_recording_is_snapshots(tmp_path: Path) -> None:
+    readings = list(Walk(catalog(cgroups=2)).run(5))
+    recorder = Recorder("rec", config(tmp_path / "out.raw", format="raw", fsync=True), lambda: {"source": "far"})
+    await record(recorder, readings)
+    assert names(tmp_path) == ["out.raw"]
+    found = list(decode_stream((tmp_path / "out.raw").read_bytes()))
+    assert [snapshot.reading.time_ns for snapshot in found] == [reading.time_ns for reading in readings]
+    assert {snapshot.version for snapshot in found} == {"v2"}
+    assert found[0].metadata["source"] == "far"
+    assert recorder.statistics().rows == 5
+    # another one may have its place
+    await record(Recorder("rec", config(tmp_path / "out.raw", format="raw")), readings[:1])
+    assert len(list(decode_stream((tmp_path / "out.raw").read_bytes()))) == 1
 
 
 async def test_sealed_segments_become_row_groups_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +253,7 @@ async def test_only_a_recording_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     _, receive = trio.open_memory_channel[Reading](0)
     for output in (notes, tmp_path / "folder", Path("/dev/null")):
-        with pytest.raises(RecordingError, match="is no Parquet file"):
+        with pytest.raises(RecordingError, match="is no recording"):
             await Recorder("rec", config(output)).run(receive)
     assert notes.read_text() == "precious"
     assert names(tmp_path) == ["folder", "notes.txt"]
