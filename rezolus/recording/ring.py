@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import struct
 import threading
@@ -59,11 +60,6 @@ class Limits:
         """Readings after which a segment is sealed."""
         fewest, most = SEGMENT_ROWS
         return max(fewest, min(most, self.duration_ns // self.interval_ns // PARTS))
-
-    @property
-    def segment_bytes(self) -> int:
-        """Bytes after which it is sealed."""
-        return min(SEGMENT_BYTES, self.max_bytes // 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +144,7 @@ class Ring:
         self.dropped = 0
         """Segments dropped before their time because the disk was full."""
         self.found = tuple(self._pick_up())
+        self._segment_bytes = min(SEGMENT_BYTES, min(limits.max_bytes, self._space()) // 8)
         self._number = 1 + max((segment_number(path) for path in _numbered(folder)), default=-1)
         self._trim()
 
@@ -209,6 +206,11 @@ class Ring:
         if self._writer is not None:
             self._seal(self._writer)
 
+    def _space(self) -> int:
+        """Bytes that the buffer has or could have: on a small disk it must be able to go by small steps, too."""
+        found = os.statvfs(self._folder)
+        return found.f_bavail * found.f_frsize + sum(entry.size for entry in self._sealed)
+
     def _write(self, reading: Reading) -> None:
         writer = self._writer
         if writer is None:
@@ -224,7 +226,7 @@ class Ring:
             self._seal(writer)
             raise
         self._open.add(reading.time_ns, reading.monotonic_ns)
-        if writer.rows >= self._limits.segment_rows or writer.size >= self._limits.segment_bytes:
+        if writer.rows >= self._limits.segment_rows or writer.size >= self._segment_bytes:
             self._seal(writer)
 
     def _seal(self, writer: SegmentWriter) -> None:

@@ -26,6 +26,7 @@ from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.recording.ring import Limits, Ring, RingStatistics
 from rezolus.recording.store import DumpResult, folder_lock
 from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
+from rezolus.sinks.hindsight_pages import make_app
 from rezolus.sinks.timerange import TimeRange
 from rezolus.units import format_amount, format_duration
 
@@ -89,12 +90,13 @@ class Hindsight:
         self._error = ""
         self._retry_ns = 0
         self._dropping = False
-        self._token: str | TokenError | None = None
+        self._token: str | None = None
+        self._no_token: TokenError | None = None
         if config.token_file is not None:
             try:
                 self._token = read_token(config.token_file)  # now: it may be root's, who we are no more when we run
             except TokenError as error:
-                self._token = error
+                self._no_token = error
 
     async def run(
         self,
@@ -103,8 +105,8 @@ class Hindsight:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Buffer until the stream ends; then the buffer stays for the next start. Raises HindsightError, TokenError."""
-        if isinstance(self._token, TokenError):
-            raise self._token
+        if self._no_token is not None:
+            raise self._no_token
         with contextlib.ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -194,8 +196,6 @@ class Hindsight:
         if address is None:
             task_status.started()
             return
-        from rezolus.sinks.hindsight_pages import make_app  # noqa: PLC0415 - it needs us
-
         app = make_app(self)
         run_server = partial(serve, app, address, hosts=self.config.hosts, token=self._token)
         waiting = False

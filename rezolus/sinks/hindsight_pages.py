@@ -7,7 +7,7 @@ import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
@@ -17,8 +17,10 @@ from werkzeug.exceptions import HTTPException
 from rezolus import __version__
 from rezolus.recording.store import DumpResult
 from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
-from rezolus.sinks.hindsight import Hindsight
 from rezolus.sinks.timerange import RangeError, TimeRange, parse_range
+
+if TYPE_CHECKING:
+    from rezolus.sinks.hindsight import Hindsight
 
 CHUNK = 64 << 10
 SEND_S = 600
