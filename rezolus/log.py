@@ -20,3 +20,8 @@ def start(level: str) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+def set_level(level: str) -> None:
+    """Print messages from another level on."""
+    logger.setLevel(level.upper())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from rezolus.config import Config, HindsightConfig, RecorderConfig, SinkConfig
+from rezolus.config import SINK_TYPES, Config, HindsightConfig, RecorderConfig, SinkConfig
 
 WORK_SUFFIX = ".recording"
 BUFFER_SUFFIX = ".buffer"
@@ -86,3 +86,8 @@ def needs_of(sink: SinkConfig) -> frozenset[str]:
     if isinstance(sink, HindsightConfig):
         needs.add(f"folder {buffer_folder(sink)}")
     return frozenset(needs)
+
+
+def type_of(sink: SinkConfig) -> str:
+    """The `type` of a sink's table."""
+    return next(name for name, kind in SINK_TYPES.items() if isinstance(sink, kind))

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
+    import trio
+
     from rezolus.agent.agent import Agent
     from rezolus.agent.helper import Helper
     from rezolus.config import Config, Form
     from rezolus.daemon import Service
+    from rezolus.daemon.status import DaemonStatus
     from rezolus.recording.child import Finished
 
 
@@ -77,8 +80,8 @@ def _run(control: socket.socket | None, path: Path, form: Form) -> None:
     log.start(config.log.level)
     _import_the_rest(config)
     host = _Host(config, form, control)
-    daemon = host.daemon
-    warnings = give_up_privileges(config.agent.user, files=daemon.outputs, folders=daemon.folders)
+    outputs = host.daemon.outputs
+    warnings = give_up_privileges(config.agent.user, files=outputs.files, folders=outputs.folders)
     for warning in (*config.warnings, *(warnings if control is not None else ())):
         log.logger.warning("%s", warning)
     trio.run(host.run)
@@ -86,9 +89,11 @@ def _run(control: socket.socket | None, path: Path, form: Form) -> None:
 
 def _import_the_rest(config: Config) -> None:
     """What is imported where it is used would else be imported by a user who may not be able to read it."""
-    names = ["rezolus.agent.agent", "rezolus.agent.server", "rezolus.bpf.handover", "rezolus.recording.child"]
+    names = ["rezolus.recording.child"]
+    if config.agent.enabled:
+        names += ["rezolus.bpf.handover", "rezolus.agent.server", "rezolus.daemon.control", "rezolus.daemon.status"]
     if config.sources:
-        names.append("rezolus.remote")
+        names.append("rezolus.remote.source")
     for name in names:
         importlib.import_module(name)
 
@@ -103,22 +108,24 @@ class _Host:
         from rezolus.agent.helper import Helper
         from rezolus.agent.systeminfo import systeminfo
         from rezolus.config import LOCAL
-        from rezolus.daemon import Daemon
+        from rezolus.daemon import Daemon, reread_file
         from rezolus.recording.child import finish_in_child
 
-        self._path = config.path
-        self._form = form
         self._helper: Helper | None = None
         self._agent: Agent | None = None
         if control is None:
-            self.daemon = Daemon(config, finisher=finish_in_child)
+            self.daemon = Daemon(config, reread=partial(reread_file, config.path, form), finisher=finish_in_child)
             return
         self._systeminfo = systeminfo()
         self._helper = Helper(control, loading=True)
         about = msgspec.json.encode(self._systeminfo).decode()
         self._agent = Agent(self._helper, AgentOptions(stats=config.agent.stats, systeminfo=about))
         self.daemon = Daemon(
-            config, {LOCAL: self._agent}, services=self._services, finisher=partial(_finish, self._helper)
+            config,
+            {LOCAL: self._agent},
+            services=self._services,
+            reread=self._agent.reload,
+            finisher=partial(_finish, self._helper),
         )
 
     async def run(self) -> None:
@@ -137,6 +144,9 @@ class _Host:
         from rezolus.agent.snapshots import Snapshots
         from rezolus.agent.status import agent_status
         from rezolus.daemon import Service
+        from rezolus.daemon.control import control_pages
+        from rezolus.daemon.status import daemon_status
+        from rezolus.guard import read_token
         from rezolus.http import serve
         from rezolus.sinks.stream import Selector
 
@@ -149,11 +159,19 @@ class _Host:
             select=Selector(own.metrics).select,
             described=agent.described,
         )
-        app = make_app(
-            lambda: agent_status(agent, ttl_seconds=own.ttl // 10**9), snapshots, systeminfo=self._systeminfo
-        )
+
+        def status() -> DaemonStatus:
+            return daemon_status(self.daemon, agent_status(agent, ttl_seconds=own.ttl // 10**9))
+
+        app = make_app(status, snapshots, systeminfo=self._systeminfo)
+        app.register_blueprint(control_pages(self.daemon.reload))
+
+        async def pages(*, task_status: trio.TaskStatus[object]) -> None:
+            token = read_token(own.token_file) if own.token_file else None
+            await serve(app, own.listen, hosts=own.hosts, token=token, task_status=task_status)
+
         key = (own.listen, own.hosts, own.token_file, own.ttl, own.metrics, own.snapshot_format)
-        return {"agent": Service(key, partial(serve, app, own.listen, hosts=own.hosts))}
+        return {"agent": Service(key, pages)}
 
 
 async def _finish(helper: Helper, arguments: list[str]) -> Finished:

@@ -9,40 +9,24 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import assert_never
 
 import trio
 
-from rezolus.config import Config, ExporterConfig, HindsightConfig, RecorderConfig, SinkConfig
+from rezolus.config import LOCAL, Config
+from rezolus.daemon.ensemble import Ensemble, Nurseries, ServicesOf, Timing
 from rezolus.daemon.feeds import Connect, Feeds, connect_remote
-from rezolus.daemon.metadata import metadata_of
-from rezolus.daemon.outlets import Outlet, Sink
-from rezolus.daemon.services import Service, Services
-from rezolus.outputs import outputs_of, sinks_of
+from rezolus.daemon.outlets import Capturing
+from rezolus.daemon.reload import ReloadResult, ReloadStatus, Request, RereadFiles, refused, unchangeable
+from rezolus.errors import UserError
+from rezolus.log import set_level
+from rezolus.outputs import Outputs
 from rezolus.recording.child import Finisher, finish_in_child
-from rezolus.sinks.exporter import Exporter
-from rezolus.sinks.recorder import Recorder
 from rezolus.sinks.stream import Source, StreamStatistics
-from rezolus.systemd import notify
+from rezolus.systemd import notify, notify_reloading, watchdog_s
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How patient the daemon is; seconds."""
-
-    retry_s: float = 5.0
-    """Pause before an address in use is tried again."""
-    patience_s: float = 1.0
-    """A shutdown that takes longer says what it waits for."""
-    replace_s: float = 30.0
-    """How long a sink that a reload removes may take to finish before its successor is not kept waiting any longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +60,8 @@ class _Scopes:
 class Daemon:
     """Runs once. `sources`: those that it need not make from the configuration, such as the agent in this process.
 
-    `services` says what runs beside them for a configuration; `finisher` runs what completes recordings.
+    `services` says what runs beside them for a configuration, `reread` what the files say at a reload, `finisher` runs what
+    completes recordings.
     """
 
     def __init__(
@@ -84,22 +69,20 @@ class Daemon:
         config: Config,
         sources: Mapping[str, Source] | None = None,
         *,
-        services: Callable[[Config], Mapping[str, Service]] | None = None,
+        services: ServicesOf = lambda _: {},
+        reread: RereadFiles | None = None,
         connect: Connect = connect_remote,
         finisher: Finisher = finish_in_child,
         timing: Timing | None = None,
     ) -> None:
-        self.config = config
         self._timing = timing or Timing()
-        self._finisher = finisher
-        self._feeds = Feeds(sources or {}, connect)
-        self._services_of = services or (lambda _: {})
-        self._services = Services(self._timing.retry_s)
-        self._new_feeds = self._feeds.change(config)
-        self._outlets = {name: self._outlet(name, sink) for name, sink in sinks_of(config).items()}
-        self._leaving: set[Outlet] = set()
-        """Sinks that a reload removed, while they finish."""
+        self._reread = reread
+        self._ensemble = Ensemble(config, Feeds(sources or {}, connect), services, finisher, self._timing)
         self._scopes = _Scopes()
+        self._nurseries: Nurseries | None = None
+        """While it runs and is not stopping."""
+        self._reloading = False
+        self._last_reload: ReloadStatus | None = None
         self.gave_up = False
         """Whether a second signal ended it before everything was finished."""
 
@@ -114,95 +97,133 @@ class Daemon:
         failure: BaseException | None = None
         async with trio.open_nursery() as watch:
             await watch.start(self._watch_signals, signals or Signals())
+            watch.start_soon(self._feed_watchdog)
             with self._scopes.sinks:
                 async with trio.open_nursery() as sinks:
-                    for outlet in self._outlets.values():
-                        await sinks.start(self._run_outlet, outlet)
                     try:
-                        await self._sample(sinks, task_status)
+                        await self._run_sources(sinks, task_status)
                     except Exception as error:  # noqa: BLE001 - goes on below, when the sinks have finished
                         failure = error
-                    notify("STOPPING=1")
-                    self._services.stop()
-                    for outlet in self._outlets.values():
-                        outlet.stop()
+                    notify("STOPPING=1", "STATUS=finishing")
+                    self._ensemble.stop()
                     watch.start_soon(self._tell_if_slow)
             watch.cancel_scope.cancel()
         if failure is not None:
             raise failure
-        failures = [outlet.failure for outlet in self._outlets.values() if outlet.failure is not None]
-        if failures and len(failures) == len(self._outlets):
+        outlets = self._ensemble.outlets.values()
+        failures = [outlet.failure for outlet in outlets if outlet.failure is not None]
+        if failures and len(failures) == len(outlets):
             raise failures[0]
 
     def stop(self) -> None:
         """As the first signal does: end the sources, let the sinks finish."""
         self._scopes.sources.cancel()
 
-    @property
-    def outputs(self) -> tuple[Path, ...]:
-        """Files that sinks will write."""
-        return outputs_of(self.config, time.time_ns()).files
+    async def reload(self) -> ReloadResult:
+        """Take over what the files say now; what they do not change goes on undisturbed. Waits until it is done."""
+        if self._nurseries is None:
+            return refused("the daemon is starting or stopping")
+        if self._reloading:
+            return refused("a reload is running already; try again when it is done")
+        self._reloading = True
+        request = Request.now()
+        self._nurseries.sources.start_soon(
+            self._carry_out, request
+        )  # whoever asked may go, or be a page that is replaced
+        await request.done.wait()
+        return request.result
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        """Folders that sinks will work in."""
-        return outputs_of(self.config, time.time_ns()).folders
+    def config(self) -> Config:
+        """What it runs."""
+        return self._ensemble.config
 
-    def streams(self) -> tuple[StreamStatistics, ...]:
-        """Counts of all sinks' streams."""
-        return tuple(outlet.stream.statistics() for outlet in self._outlets.values())
+    @property
+    def last_reload(self) -> ReloadStatus | None:
+        """How the last reload went."""
+        return self._last_reload
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """What runs."""
+        return self._ensemble
+
+    @property
+    def outputs(self) -> Outputs:
+        """Files and folders that sinks will write."""
+        return self._ensemble.outputs()
 
     def statistics(self) -> DaemonStatistics:
         """Counts so far."""
+        outlets = self._ensemble.outlets
         return DaemonStatistics(
-            streams=self.streams(),
-            sinks={name: outlet.sink.statistics() for name, outlet in self._outlets.items()},
-            failures={name: outlet.trouble.text for name, outlet in self._outlets.items() if outlet.trouble.text},
+            streams=self._ensemble.streams(),
+            sinks={name: outlet.sink.statistics() for name, outlet in outlets.items()},
+            failures={name: outlet.trouble.text for name, outlet in outlets.items() if outlet.trouble.text},
         )
 
-    def _outlet(self, name: str, config: SinkConfig) -> Outlet:
-        outlet = Outlet(name, config, self._feeds)
-        outlet.use(self._build(name, config))
-        return outlet
-
-    def _build(self, name: str, config: SinkConfig) -> Sink:
-        metadata = partial(metadata_of, self._feeds, config.source)
-        match config:
-            case ExporterConfig():
-                return Exporter(name, config, self.streams)
-            case RecorderConfig():
-                return Recorder(name, config, metadata, self._finisher)
-            case HindsightConfig():
-                from rezolus.sinks.hindsight import Hindsight  # noqa: PLC0415
-
-                return Hindsight(name, config, metadata, self._finisher)
-        assert_never(config)
-
-    async def _sample(self, sinks: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
-        """Services and sources, until the scope is cancelled."""
+    async def _run_sources(self, sinks: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
+        """Until the scope is cancelled or every sink is done."""
         with self._scopes.sources:
-            await self._services.change(self._services_of(self.config), sinks)
-            async with trio.open_nursery() as nursery:
-                for feed in self._new_feeds:
-                    await nursery.start(feed.run)
-                notify("READY=1")
-                task_status.started()
-                await trio.sleep_forever()
+            try:
+                async with trio.open_nursery() as sources:
+                    sources.start_soon(self._stop_when_done)
+                    nurseries = Nurseries(sources, sinks)
+                    await self._ensemble.start(nurseries)
+                    self._nurseries = nurseries
+                    notify("READY=1", self._status_line())
+                    task_status.started()
+            finally:
+                self._nurseries = None
 
-    async def _run_outlet(self, outlet: Outlet, *, task_status: trio.TaskStatus[None]) -> None:
-        """One sink until it is done. The last one to be done ends the sources."""
+    async def _stop_when_done(self) -> None:
+        await self._ensemble.done.wait()
+        self.stop()
+
+    async def _carry_out(self, request: Request) -> None:
         try:
-            await outlet.run(self._timing.retry_s, task_status=task_status)
+            notify_reloading()
+            result = await self._reload()
+            self._last_reload = request.answer(result)
+            _log_reload(result, self._last_reload.seconds)
+            if result.ok or result.changed:
+                assert self._nurseries is not None
+                await self._ensemble.change_services(self._nurseries)
+            notify("READY=1", self._status_line())
         finally:
-            if all(outlet.done.is_set() for outlet in self._outlets.values()):
-                self._scopes.sources.cancel()
+            request.done.set()
+            self._reloading = False
+
+    async def _reload(self) -> ReloadResult:
+        if self._reread is None or self._nurseries is None:
+            return refused("this daemon was not made from a file")
+        found = await self._reread()
+        if not found.ok or found.config is None:
+            return ReloadResult(ok=False, problems=found.problems)
+        config, notes = unchangeable(self.config, found.config)
+        try:
+            changes = await self._ensemble.change(config, self._nurseries)
+        except UserError as error:
+            return ReloadResult(ok=False, problems=(str(error),), changed=found.changed)
+        set_level(config.log.level)
+        return ReloadResult(
+            ok=not changes.problems,
+            problems=changes.problems,
+            changed=(*found.changed, *changes.names),
+            notes=(*found.problems, *notes),
+        )
 
     async def _watch_signals(self, signals: Signals, *, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(*signals.stop, *signals.capture, *signals.reload) as received:
             task_status.started()
             async for number in received:
+                name = signal.Signals(number).name
                 if number in signals.stop:
-                    self._stop_by(signal.Signals(number).name)
+                    self._stop_by(name)
+                elif number in signals.capture:
+                    self._capture(name)
+                else:
+                    self._reload_by(name)
 
     def _stop_by(self, name: str) -> None:
         if self._scopes.sources.cancel_called:
@@ -213,14 +234,65 @@ class Daemon:
             log.info("%s: stopping", name)
             self.stop()
 
+    def _capture(self, name: str) -> None:
+        sinks = [outlet.sink for outlet in self._ensemble.outlets.values() if not outlet.done.is_set()]
+        able = [sink for sink in sinks if isinstance(sink, Capturing)]
+        if not able:
+            log.info("%s: no sink keeps a buffer that could be written out", name)
+        if self._nurseries is not None:
+            for sink in able:
+                self._nurseries.sinks.start_soon(_captured, sink)
+
+    def _reload_by(self, name: str) -> None:
+        log.info("%s: reloading", name)
+        if self._nurseries is None:
+            log.warning("%s: the daemon is starting or stopping, nothing is reloaded", name)
+        else:
+            self._nurseries.sources.start_soon(self._reload_and_tell)
+
+    async def _reload_and_tell(self) -> None:
+        already = self._reloading
+        result = await self.reload()
+        if already:
+            log.warning("%s", result.problems[0])
+
+    async def _feed_watchdog(self) -> None:
+        """Tell the service manager that all is well, as long as readings are made: a hung sampling is to be ended by it."""
+        limit_s = watchdog_s()
+        while limit_s is not None:
+            feed = self._ensemble.feeds.get(LOCAL)
+            if feed is None or self._nurseries is None or feed.publishes(limit_s / 2):
+                notify("WATCHDOG=1", self._status_line())
+            await trio.sleep(limit_s / 2)
+
+    def _status_line(self) -> str:
+        outlets = self._ensemble.outlets
+        failing = [name for name, outlet in outlets.items() if outlet.trouble.text]
+        sources = len(list(self._ensemble.feeds))
+        text = f"STATUS={len(outlets)} sinks, {sources} source{'s' if sources != 1 else ''}"
+        return f"{text}; failing: {', '.join(failing)}" if failing else text
+
     async def _tell_if_slow(self) -> None:
         await trio.sleep(self._timing.patience_s)
         log.warning(
             "still finishing: %s; a second signal leaves at once, recordings are then completed by the next start",
-            ", ".join(sorted(_names(self._outlets.values()) | _names(self._leaving))) or "pages",
+            ", ".join(self._ensemble.unfinished()) or "pages",
         )
 
 
-def _names(outlets: Iterable[Outlet]) -> set[str]:
-    """Of the sinks that are not done."""
-    return {outlet.name for outlet in outlets if not outlet.done.is_set()}
+async def _captured(sink: Capturing) -> None:
+    try:
+        await sink.capture()
+    except UserError as error:
+        log.error("%s", error)  # noqa: TRY400 - for the user: what happened, without a traceback
+
+
+def _log_reload(result: ReloadResult, seconds: float) -> None:
+    for problem in result.problems:
+        log.error("reload: %s", problem)
+    for note in result.notes:
+        log.warning("reload: %s", note)
+    if result.ok or result.changed:
+        log.info("reloaded in %.1f s; changed: %s", seconds, ", ".join(result.changed) or "nothing")
+    else:
+        log.error("reload: everything is as before")

@@ -18,7 +18,7 @@ Connect = Callable[[str, SourceConfig], Source]
 
 def connect_remote(name: str, config: SourceConfig) -> Source:
     """An agent or Prometheus endpoint elsewhere."""
-    from rezolus.remote import RemoteSource  # noqa: PLC0415 - its HTTP client only where there is something to ask
+    from rezolus.remote.source import RemoteSource  # noqa: PLC0415 - its HTTP client only where there is something to ask
 
     return RemoteSource(name, config)
 
@@ -71,6 +71,10 @@ class Feed:
         else:
             self._turn.cancel()
 
+    def differs(self, config: Config) -> bool:
+        """Whether another source has its name in `config`."""
+        return self.config is not None and self.config != config.sources.get(self.name)
+
     def end(self) -> None:
         """No more of that source."""
         self._whole.cancel()
@@ -105,20 +109,18 @@ class Feeds:
     def change(self, config: Config) -> list[Feed]:
         """End the sources that `config` has not or has otherwise, and tell the others what is wanted now.
 
-        Returns the new ones, which are to be run. Raises UserError for a source that does not exist.
+        Returns the new ones, which are to be run. Raises UserError, and has done nothing, when one cannot be made.
         """
         demands = demands_of(config)
-        for feed in list(self):
-            if feed.name not in demands or (feed.config and feed.config != config.sources.get(feed.name)):
-                feed.end()
-                del self._feeds[feed.name]
-        new: list[Feed] = []
-        for name, demand in demands.items():
-            if name not in self._feeds:
-                self._feeds[name] = self._make(name, config, demand)
-                new.append(self._feeds[name])
-            elif self._feeds[name].demand != demand:
-                self._feeds[name].change(demand)
+        kept = {feed.name for feed in self if feed.name in demands and not feed.differs(config)}
+        new = [self._make(name, config, demand) for name, demand in demands.items() if name not in kept]
+        for feed in [feed for feed in self if feed.name not in kept]:
+            feed.end()
+            del self._feeds[feed.name]
+        for feed in self:
+            if feed.demand != demands[feed.name]:
+                feed.change(demands[feed.name])
+        self._feeds.update((feed.name, feed) for feed in new)
         return new
 
     def _make(self, name: str, config: Config, demand: Demand) -> Feed:

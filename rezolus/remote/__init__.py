@@ -1,6 +1,1 @@
-"""Readings from elsewhere: agents and Prometheus endpoints, over HTTP."""
-
-from rezolus.remote.source import RemoteSource
-from rezolus.remote.status import RemoteStatus
-
-__all__ = ["RemoteSource", "RemoteStatus"]
+"""Readings from elsewhere: agents and Prometheus endpoints, over HTTP. What is light is imported without the HTTP client."""

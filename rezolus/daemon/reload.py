@@ -1,0 +1,124 @@
+"""What a reload is asked for and what it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import trio
+
+from rezolus.config import Config, ConfigError, Form, load
+from rezolus.errors import UserError
+
+
+class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a reload went."""
+
+    ok: bool
+    """Whether everything is now as the files say."""
+    problems: tuple[str, ...] = ()
+    """What is wrong. When definitions or configuration are, everything is as before; when a sink does not start, the rest is new."""
+    changed: tuple[str, ...] = ()
+    """Samplers, sinks and sources that were begun, ended or begun anew."""
+    notes: tuple[str, ...] = ()
+    """Worth knowing: what takes effect at the next start only, what did not run before and does not now."""
+
+
+class ReloadStatus(ReloadResult, frozen=True, kw_only=True):
+    """The last reload."""
+
+    time_ns: int
+    """When it ended, ns since the Unix epoch."""
+    seconds: float
+    """How long it took."""
+
+
+class Reread(Protocol):
+    """What is in the files now."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it can be used; if not, nothing was changed."""
+        ...
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why not; otherwise what does not run although the rest does."""
+        ...
+
+    @property
+    def config(self) -> Config | None:
+        """The new configuration."""
+        ...
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Samplers that were changed already."""
+        ...
+
+
+RereadFiles = Callable[[], Awaitable[Reread]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A `Reread` of a configuration file."""
+
+    ok: bool
+    problems: tuple[str, ...] = ()
+    config: Config | None = None
+    changed: tuple[str, ...] = ()
+
+
+async def reread_file(path: Path, form: Form) -> Found:
+    """The configuration file alone, for who measures nothing here."""
+    try:
+        return Found(ok=True, config=await trio.to_thread.run_sync(load, path, form))
+    except ConfigError as error:
+        return Found(ok=False, problems=error.problems)
+    except UserError as error:
+        return Found(ok=False, problems=(str(error),))
+
+
+@dataclass(slots=True)
+class Request:
+    """A reload that was asked for."""
+
+    begin: float
+    done: trio.Event
+    result: ReloadResult
+
+    @classmethod
+    def now(cls) -> Request:
+        """One whose answer, unless there is a better one, is that the daemon ended."""
+        return cls(time.monotonic(), trio.Event(), refused("the daemon is stopping"))
+
+    def answer(self, result: ReloadResult) -> ReloadStatus:
+        """Tell whoever asked."""
+        self.result = result
+        self.done.set()
+        seconds = round(time.monotonic() - self.begin, 3)
+        return ReloadStatus(**msgspec.structs.asdict(result), time_ns=time.time_ns(), seconds=seconds)
+
+
+def refused(problem: str) -> ReloadResult:
+    """Nothing was done."""
+    return ReloadResult(ok=False, problems=(problem,))
+
+
+def unchangeable(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
+    """The new configuration with what only a start can change as it was, and notes about that."""
+    notes = []
+    agent = new.agent
+    for key in ("enabled", "user", "stats"):
+        before, now = getattr(old.agent, key), getattr(agent, key)
+        if before != now:
+            notes.append(f"agent.{key}: takes effect at the next start")
+            agent = msgspec.structs.replace(agent, **{key: before})
+    if old.scheduler != new.scheduler:
+        notes.append("scheduler: takes effect at the next start")
+    return msgspec.structs.replace(new, agent=agent, scheduler=old.scheduler), tuple(notes)
