@@ -10,7 +10,7 @@ from dsl.emit_body import emit_body
 from dsl.emit_expr import Expressions
 from dsl.emit_types import ctype
 from dsl.names import Names
-from dsl.plan import Plan, Program, state_map
+from dsl.plan import Plan, Program, companions, state_map
 from dsl.schema import CGROUP_NAMES, CGROUP_ROWS, ByKey
 from dsl.storage import BankLayout, Member, TableLayout, TaskLayout
 from dsl.structures import Structures
@@ -38,6 +38,8 @@ class CUnit:
     readable: str
     initial: Mapping[str, bytes]
     """What the first (only) row of a map holds before any program runs."""
+    layouts: Mapping[str, str]
+    """What is in each map that lasts, as text; see `_layouts`."""
 
 
 def emit(plan: Plan) -> CUnit:
@@ -65,7 +67,7 @@ def emit(plan: Plan) -> CUnit:
             else:
                 lines += ["", *_where(program), opening, "{", *writer.for_compiler(), "}"]
         texts.append("\n".join(lines) + "\n")
-    return CUnit(texts[0], texts[1], _initial(plan))
+    return CUnit(texts[0], texts[1], _initial(plan), _layouts(plan))
 
 
 def _where(program: Program) -> list[str]:
@@ -97,23 +99,18 @@ def _section(lines: list[str]) -> list[str]:
 
 def _maps(plan: Plan, scratch: list[tuple[str, int]]) -> list[str]:
     lines: list[str] = []
-    keyed = [item for item in plan.banks if item.bank.axis == "key"]
     for item in plan.banks:
         lines += ["", *_bank(item)]
         if item.bank.name == "cpu":
             lines += _DISCARDS
         if item.bank.axis == "cgroup":
             lines += _cgroup_names(plan, item)
-    if keyed:
-        lines += ["", f'BPF_F_TABLE("array", u32, u64, key_next, {len(keyed)}, 0);']
-    for number, item in enumerate(keyed):
-        lines += ["", *_keys(plan, item, number)]
+    for item in _keyed(plan):
+        lines += ["", *_keys(plan, item)]
     if plan.tasks:
         lines += ["", *_tasks(plan.tasks)]
-    for sampler in plan.unit.samplers:
-        for state in sampler.states:
-            if state.kind == "hash":
-                lines += ["", *_hash(state)]
+    for state in _hashes(plan):
+        lines += ["", *_hash(state)]
     if plan.tables:
         lines += ["", *_tables(plan)]
     if "scratch" in plan.schema.maps:
@@ -121,6 +118,41 @@ def _maps(plan: Plan, scratch: list[tuple[str, int]]) -> list[str]:
         lines += [*(["    u64 unused;"] if not scratch else []), "};"]
         lines += _array("scratch", "scratch_row", 1, "0", table="percpu_array")
     return lines
+
+
+def _keyed(plan: Plan) -> list[BankLayout]:
+    return [item for item in plan.banks if item.bank.axis == "key"]
+
+
+def _hashes(plan: Plan) -> list[ir.State]:
+    return [state for sampler in plan.unit.samplers for state in sampler.states if state.kind == "hash"]
+
+
+def _layouts(plan: Plan) -> dict[str, str]:
+    """What is in each map that lasts, as its declaration: the same text means the same thing in every word."""
+    found: dict[str, list[str]] = {}
+    for item in plan.banks:
+        name = item.bank.name
+        # Two programs that write a word may do so in different ways only if they never do so together.
+        atomic = sorted(
+            f"{metric} {'any' if slot is None else slot}" for metric, slot in plan.shared if _has(item, metric)
+        )
+        lines = [*_bank(item), *atomic]
+        if item.bank.axis == "cgroup":
+            found[CGROUP_NAMES] = _cgroup_names(plan, item)
+        if item.bank.axis == "key":
+            lines += _keys(plan, item)
+            found |= dict.fromkeys(companions(name, forgets=name in plan.forgotten), lines)
+        found[name] = lines
+    if plan.tasks:
+        found["tasks"] = _tasks(plan.tasks)
+    for state in _hashes(plan):
+        found[state_map(state)] = _hash(state)
+    return {name: "\n".join(lines) for name, lines in found.items()}
+
+
+def _has(item: BankLayout, metric: str) -> bool:
+    return any(member.name == metric for member in item.members)
 
 
 def _array(name: str, kind: str, rows: int, flags: str, function: str = "", table: str = "array") -> list[str]:
@@ -179,7 +211,7 @@ def _cgroup_names(plan: Plan, item: BankLayout) -> list[str]:
     ]
 
 
-def _keys(plan: Plan, item: BankLayout, number: int) -> list[str]:
+def _keys(plan: Plan, item: BankLayout) -> list[str]:
     """The companions of a bank by open-ended keys, and the function that finds or makes a key's row."""
     name = item.bank.name
     dimension = next(
@@ -206,24 +238,25 @@ def _keys(plan: Plan, item: BankLayout, number: int) -> list[str]:
     maps = [
         f'BPF_F_TABLE("array", u32, struct {name}_key, {name}_keys, {item.bank.rows}, {MMAPABLE});',
         f'BPF_F_TABLE("hash", struct {name}_key, u32, {name}_slots, {limit}, 0);',
+        f'BPF_F_TABLE("array", u32, u64, {name}_next, 1, 0);',
         *([f'BPF_QUEUESTACK("queue", {name}_free, u32, {item.bank.rows}, 0);'] if forgets else []),
     ]
-    functions = [*_claim_slot(name, limit, number, forgets=forgets), *_find_slot(name, limit, forgets=forgets)]
+    functions = [*_claim_slot(name, limit, forgets=forgets), *_find_slot(name, limit, forgets=forgets)]
     if forgets:
         used = max(member.offset + member.words for member in item.members)
         functions += _forget_slot(name, used)
     return [*lines, "};", *maps, *functions]
 
 
-def _claim_slot(name: str, limit: int, number: int, *, forgets: bool) -> list[str]:
+def _claim_slot(name: str, limit: int, *, forgets: bool) -> list[str]:
     """A row for a new key: one that a forgotten key gave back, else the next that was never used, else the overflow."""
     recycled = [f"    u32 slot = {limit};", f"    if (!{name}_free.pop(&slot))", "        return slot;"]
     return [
         f"static inline u32 {name}_claim(void)",
         "{",
         *(recycled if forgets else []),
-        f"    u32 counter = {number};",
-        "    u64 *next = key_next.lookup(&counter);",
+        "    u32 only = 0;",
+        f"    u64 *next = {name}_next.lookup(&only);",
         f"    if (!next || *next >= {limit})",
         f"        return {limit};",
         "    u64 claimed = __sync_fetch_and_add(next, 1);",

@@ -59,6 +59,8 @@ class Compiled:
     schema: Schema
     initial: Mapping[str, bytes]
     plan: Plan
+    layouts: Mapping[str, str]
+    """What is in each map that lasts, as text: maps of the same text may stand for each other."""
 
 
 def parse_files(sources: Mapping[str, str], read: Read) -> Parsed:
@@ -159,7 +161,7 @@ def compile_unit(unit: ir.Unit, facts: TargetFacts) -> Compiled:
     """Lay out and emit a checked unit."""
     planned = plan(unit, target_of(facts))
     emitted = emit(planned)
-    return Compiled(emitted.text, planned.schema, emitted.initial, planned)
+    return Compiled(emitted.text, planned.schema, emitted.initial, planned, emitted.layouts)
 
 
 def target_of(facts: TargetFacts) -> Target:

@@ -134,11 +134,7 @@ def _maps(draft: Plan) -> tuple[str, ...]:
         if item.bank.axis == "cgroup":
             names.append(schema.CGROUP_NAMES)
         if item.bank.axis == "key":
-            names += [f"{item.bank.name}_keys", f"{item.bank.name}_slots"]
-            if item.bank.name in draft.forgotten:
-                names.append(f"{item.bank.name}_free")
-    if any(item.bank.axis == "key" for item in draft.banks):
-        names.append("key_next")
+            names += companions(item.bank.name, forgets=item.bank.name in draft.forgotten)
     if draft.tasks:
         names.append("tasks")
     names += [state_map(state) for sampler in draft.unit.samplers for state in sampler.states if state.kind == "hash"]
@@ -147,6 +143,11 @@ def _maps(draft: Plan) -> tuple[str, ...]:
     if needs_scratch(draft):
         names.append("scratch")
     return tuple(names)
+
+
+def companions(bank: str, *, forgets: bool) -> list[str]:
+    """The maps beside a bank by open-ended keys: keys, rows by key, how many were given out, rows given back."""
+    return [f"{bank}_keys", f"{bank}_slots", f"{bank}_next", *([f"{bank}_free"] if forgets else [])]
 
 
 def state_map(state: ir.State) -> str:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -22,16 +23,19 @@ from rezolus.agent.cgroups import CgroupNames, find_hierarchy
 from rezolus.agent.clock import NS, ClockStatistics, SamplingClock
 from rezolus.agent.handover import Handover, Problem
 from rezolus.agent.helper import Helper, LoadError
+from rezolus.agent.reload import Reloaded, done, failed, texts
 from rezolus.agent.running import Running
 from rezolus.agent.sampling import SamplingStatistics, Wanted, everything
 from rezolus.agent.selfmetrics import SelfMetric, counter, gauge
 from rezolus.agent.sources import SourceProblem
-from rezolus.reading import Reading
+from rezolus.reading import Catalog, Reading
 
 log = logging.getLogger(__name__)
 
 LATE = ("rezolus_late_ticks", "", "Readings that began later than a tenth of the interval after they were due")
 SKIPPED = ("rezolus_skipped_ticks", "", "Readings that were due and did not take place")
+RELOADS = ("rezolus_reloads", "", "Reloads of the definitions that went through")
+RELOAD_FAILURES = ("rezolus_reload_failures", "", "Reloads that changed nothing because something was wrong")
 DURATION = ("rezolus_reading_duration", "nanoseconds", "How long the last reading took")
 
 SOURCE = "rezolus"
@@ -42,6 +46,9 @@ STATS_PERIOD = 60.0
 """With `stats = "sample"` the kernel times programs for a window at the beginning of each period; seconds."""
 
 CHORES_SECONDS = 1.0
+
+LAST_RUN_S = 1.0
+"""After so long no program that was at work when it was replaced still is, where nobody can say so."""
 
 _chores_limiter = trio.CapacityLimiter(1)
 
@@ -98,6 +105,8 @@ class Agent:
         self._started = time.monotonic()
         self._running: Running | None = None
         self._latest: Reading | None = None
+        self._pause = trio.CancelScope()
+        self._reloads = self._reload_failures = 0
         self.load_error: str | None = None
         """Why the last loader brought nothing."""
         self.loading = False
@@ -139,12 +148,15 @@ class Agent:
         self._started = time.monotonic()
         try:
             async with trio.open_nursery() as nursery:
-                await self.load()
+                await self._load_first()
                 nursery.start_soon(self._chores)
                 nursery.start_soon(self._measure_costs)
                 task_status.started()
                 while True:
-                    await self._clock.wait()
+                    with trio.CancelScope() as self._pause:
+                        await self._clock.wait()
+                    if self._pause.cancelled_caught:
+                        continue  # the interval is another one now
                     self._latest = self._read()
                     publish(self._latest)
         finally:
@@ -185,28 +197,91 @@ class Agent:
         handover = _nothing() if self._running is None else self._running.handover
         return [(metric.name, metric.help) for metric in handover.schema.metrics]
 
-    async def load(self) -> bool:
-        """Have everything loaded anew and measure that; false when it failed or is being done, then what ran goes on.
+    def adjust(self, demand: Demand) -> None:
+        """From now on that is wanted: other metrics, another interval."""
+        self._wanted = demand.wants
+        if self._running is not None:
+            self._running.adjust(self._wanted, self._catalog())
+        interval = demand.interval_ns / NS
+        if interval != self._clock.interval:
+            self._clock.change(interval)
+            self._pause.cancel()
 
-        The first time, a failure leaves what can be read from files.
+    async def reload(self) -> Reloaded:
+        """Have configuration and definitions read again and measure what they say now; whatever is wrong, nothing changes.
+
+        What stays the same goes on without a gap, readings included. The demand is the same until `adjust` is called.
         """
-        handover, fds = _nothing(), dict[str, int]()
         if self.loading:
-            return False
-        self.loading, self.load_error = True, None
+            return failed("the definitions are being loaded already; try again when that is done")
+        if self._helper is None or self._running is None:
+            return failed("nothing has been loaded that could be loaded again")
+        self.loading = True
+        try:
+            result = await self._reload(self._helper, self._running)
+        except LoadError as error:
+            refusals = () if error.partial is None else error.partial.refusals
+            result = failed(*(texts(refusals) or (str(error),)))
+        finally:
+            self.loading = False
+        self._reloads += result.ok
+        self._reload_failures += not result.ok
+        return result
+
+    async def _reload(self, helper: Helper, before: Running) -> Reloaded:
+        try:
+            return await self._replace(helper, before)
+        except LoadError as error:
+            if not error.crashed:
+                raise
+            log.warning("%s; looking for the sampler at fault", error)
+            return await self._replace(helper, before, carefully=True)
+
+    async def _replace(self, helper: Helper, before: Running, *, carefully: bool = False) -> Reloaded:
+        async with helper.reload(before.handover, before.fds, carefully=carefully) as offer:
+            # The descriptors are ours now: whatever happens, this is seen to its end, which is near.
+            with trio.CancelScope(shield=True):
+                wanted = self._wanted
+                # In a thread: files are opened and memory is mapped, which is not to hold up the clock.
+                start = partial(self._start, offer.handover, offer.fds, before)
+                try:
+                    running = await trio.to_thread.run_sync(start)
+                except (OSError, ValueError) as error:
+                    raise LoadError(f"what the loader handed over cannot be used: {error}") from error
+                if self._wanted is not wanted:
+                    running.adjust(self._wanted, self._catalog())
+                running.turn()
+                self._running, self.load_error = running, None
+                if not await offer.settle():
+                    await trio.sleep(LAST_RUN_S)
+                running.sampling.settle()
+                before.close()
+        _log_running(offer.handover)
+        return done(offer.handover, before.handover)
+
+    async def _load_first(self) -> None:
+        """Have everything loaded; a failure leaves what can be read from files."""
+        handover, fds = _nothing(), dict[str, int]()
+        self.loading = True
         try:
             if self._helper is not None:
                 handover, fds = await _load(self._helper)
         except LoadError as error:
             self.load_error = str(error)
             log.error("%s", error)  # noqa: TRY400 - for the user: what happened, without a traceback
-            if self._running is not None:
-                return False
             handover = error.partial or handover
         finally:
             self.loading = False
-        self._use(handover, fds)
-        return self.load_error is None
+        try:
+            self._running = self._start(handover, fds)
+        except (OSError, ValueError) as error:
+            self.load_error = f"what the loader handed over cannot be used: {error}"
+            log.error("%s", self.load_error)  # noqa: TRY400
+            self._running = self._start(_nothing(), {})
+            return
+        for line in problem_lines(handover.problems):
+            log.error("%s", line)
+        _log_running(handover)
 
     def statistics(self) -> AgentStatistics:
         """Counts and states."""
@@ -220,24 +295,26 @@ class Agent:
             maps={} if running is None else dict(running.maps),
         )
 
-    def _use(self, handover: Handover, fds: dict[str, int]) -> None:
-        """Switch over to what was handed over."""
+    def _start(self, handover: Handover, fds: dict[str, int], before: Running | None = None) -> Running:
+        """Read what was handed over. OSError or ValueError when it is of no use; the descriptors are then closed."""
         try:
-            running = Running.start(
-                handover, fds, self._names, wanted=self._wanted, own=self._own(), root=self._options.root
+            return Running.start(
+                handover,
+                fds,
+                self._names,
+                wanted=self._wanted,
+                own=self._own(),
+                root=self._options.root,
+                before=before,
+                catalog=self._catalog(),
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError):
             for fd in fds.values():
                 os.close(fd)
-            self.load_error = f"what the loader handed over cannot be used: {error}"
-            log.error("%s", self.load_error)  # noqa: TRY400
-            return
-        for line in problem_lines(handover.problems):
-            log.error("%s", line)
-        _log_running(handover)
-        before, self._running = self._running, running
-        if before is not None:
-            before.close()
+            raise
+
+    def _catalog(self) -> Catalog | None:
+        return None if self._latest is None else self._latest.catalog
 
     def _read(self) -> Reading:
         assert self._running is not None
@@ -247,6 +324,8 @@ class Agent:
         return [
             counter(LATE, lambda: self._clock.statistics().late),
             counter(SKIPPED, lambda: self._clock.statistics().skipped),
+            counter(RELOADS, lambda: self._reloads),
+            counter(RELOAD_FAILURES, lambda: self._reload_failures),
             gauge(DURATION, lambda: self._latest.duration_ns if self._latest is not None else 0),
         ]
 
@@ -297,14 +376,17 @@ def _hierarchy(root: str) -> str | None:
 
 
 async def _load(helper: Helper) -> tuple[Handover, dict[str, int]]:
-    """Load; when the loader crashes, once more without what makes it crash."""
+    """Load; when the loader crashes, once more without what makes it crash, and when it is killed at once, once more."""
     try:
         return await helper.load()
     except LoadError as error:
-        if not error.crashed:
-            raise
-        log.warning("%s; looking for the sampler at fault", error)
-        return await helper.load(carefully=True)
+        if error.crashed:
+            log.warning("%s; looking for the sampler at fault", error)
+            return await helper.load(carefully=True)
+        if error.killed and error.partial is None:
+            log.warning("%s before it had begun; once more", error)
+            return await helper.load()
+        raise
 
 
 def _nothing() -> Handover:

@@ -72,6 +72,13 @@ class SamplingClock:
             self._late += 1
         return Tick(due, late, skipped)
 
+    def change(self, interval: float) -> None:
+        """Tick at multiples of another interval from now on; to be called while nobody waits, or who waits is cancelled."""
+        if interval <= 0:
+            raise ValueError(f"interval must be positive, not {interval}")
+        self.interval = interval
+        self._first, self._number = None, -1
+
     def statistics(self) -> ClockStatistics:
         """Counts so far."""
         return ClockStatistics(self._ticks, self._late, self._skipped)

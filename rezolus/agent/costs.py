@@ -62,7 +62,9 @@ class CostMeter:
         *,
         clock: Callable[[], int] = time.monotonic_ns,
         read: Callable[[int], ProgramStats] = program_stats,
+        before: CostMeter | None = None,
     ) -> None:
+        """`before` is what measured the programs that these replace: totals go on, and rates until the next window."""
         self._programs = [program for program in programs if program.function in fds]
         self._fds = fds
         self._clock = clock
@@ -78,6 +80,15 @@ class CostMeter:
         self._at = clock()
         self.windows = 0
         """Windows that were measured."""
+        if before is not None:
+            self._go_on(before)
+
+    def _go_on(self, before: CostMeter) -> None:
+        before._advance(self._at)
+        self._rates = {program.function: before.program(program.function) for program in self._programs}
+        self._shares = {name: before.sampler(name) for name in self._shares}
+        self._totals = {name: before._totals.get(name, NOTHING) for name in self._totals}
+        self.windows = before.windows
 
     @property
     def empty(self) -> bool:

@@ -38,6 +38,8 @@ class ProgramReport(msgspec.Struct, frozen=True, kw_only=True):
     hook: Hook
     samplers: tuple[str, ...]
     weights: tuple[int, ...] = ()
+    file: str = ""
+    """Of a hook in a user program: which file it is in, as device, inode and time of change."""
     error: Problem | None = None
     """None when it is attached."""
 
@@ -70,6 +72,18 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is nothing more to come; empty when all went its way."""
     privileged: bool = True
     """Whether the loader could load BPF programs at all; else only what is read from files is measured."""
+    config: bytes = b""
+    """The configuration as the loader read it (`rezolus.config.to_wire`)."""
+    layouts: dict[str, str] = {}
+    """What is in each map, as text: a map of the same text can be taken over by the next set."""
+    versions: dict[str, str] = {}
+    """By sampler, a digest of its text."""
+    taken: tuple[str, ...] = ()
+    """Maps taken over from the set that this one replaces."""
+    slot: int = 0
+    """Where the dispatchers have the programs: the switch must say so for them to run."""
+    refusals: tuple[Problem, ...] = ()
+    """Why the running set must not be replaced; then nothing else is to be used."""
 
 
 class Outcome(msgspec.Struct, frozen=True):

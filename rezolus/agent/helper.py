@@ -6,8 +6,10 @@ import logging
 import signal
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -20,17 +22,43 @@ log = logging.getLogger(__name__)
 
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGTRAP})
 
+PATIENCE_S = 5.0
+"""How long the end of a loader that has nothing more to do may take."""
+
 _FD_BYTES = struct.calcsize("i")
 
 
 class LoadError(UserError):
     """No programs could be loaded; `partial` is what the loader had told before it failed."""
 
-    def __init__(self, message: str, partial: Handover | None = None, *, crashed: bool = False) -> None:
+    def __init__(self, message: str, partial: Handover | None = None, *, signal: int = 0) -> None:
         super().__init__(message)
         self.partial = partial
-        self.crashed = crashed
+        self.killed = signal != 0
+        """Whether a signal ended the loader."""
+        self.crashed = signal in CRASHES
         """Whether it was a crash, as of a compiler that does not like what it is given."""
+
+
+@dataclass(slots=True)
+class Offer:
+    """What a loader has prepared to replace what runs. Nothing of it counts yet; the descriptors are the caller's."""
+
+    handover: Handover
+    fds: dict[str, int]
+    _channel: socket.socket
+
+    async def settle(self) -> bool:
+        """To be called once the switch is turned: after it no event runs what was replaced, and it can be freed.
+
+        False when the loader is gone and cannot say so.
+        """
+        try:
+            send(self._channel, message=True)
+            await trio.to_thread.run_sync(receive, self._channel, bool, abandon_on_cancel=True)
+        except (OSError, HandoverError):
+            return False
+        return True
 
 
 class Helper:
@@ -50,6 +78,8 @@ class Helper:
         for command in (supervisor.LOAD, supervisor.WORK):
             self._send[command], self._receive[command] = trio.open_memory_channel(4)
             self._ended[command] = trio.Event()
+        if not loading:
+            self._ended[supervisor.LOAD].set()
         self.alive = True
         """Whether the helper is there; without it nothing can be loaded again."""
 
@@ -75,27 +105,37 @@ class Helper:
 
         `carefully`: find and leave out samplers over which the compiler crashes, which takes a while.
         """
-        if not self._loading:  # else it may have ended already
-            self._ended[supervisor.LOAD] = trio.Event()
-            self._status.pop(supervisor.LOAD, None)
-            await self._ask(supervisor.LOAD_CAREFULLY if carefully else supervisor.LOAD)
-        self._loading = False
-        channel = await self._channel(supervisor.LOAD)
-        partial: Handover | None = None
-        with channel, _woken_on_cancel(channel):
+        partial_handover: Handover | None = None
+        async with self._loader(supervisor.LOAD_CAREFULLY if carefully else supervisor.LOAD) as channel:
             try:
                 first, _ = await _in_thread(channel)
                 if first.failure:
                     raise LoadError(first.failure)
-                partial = first
+                partial_handover = first
                 whole, fds = await _in_thread(channel)
             except HandoverError as error:
-                reason = await self._why(supervisor.LOAD, str(error))
-                crashed = -self._status.get(supervisor.LOAD, 0) in CRASHES
-                raise LoadError(reason, partial, crashed=crashed) from error
+                raise await self._why(str(error), partial_handover) from error
         if whole.failure:
-            raise LoadError(whole.failure, partial)
+            raise LoadError(whole.failure, partial_handover)
         return whole, fds
+
+    @asynccontextmanager
+    async def reload(
+        self, running: Handover, fds: Mapping[str, int], *, carefully: bool = False
+    ) -> AsyncIterator[Offer]:
+        """Have everything compiled and prepared to replace what runs; the loader waits until the block ends.
+
+        Raises LoadError, also in place of an offer that was refused: then `refusals` of its handover say why.
+        """
+        async with self._loader(supervisor.RELOAD_CAREFULLY if carefully else supervisor.RELOAD) as channel:
+            try:
+                await trio.to_thread.run_sync(partial(send, channel, running, fds), abandon_on_cancel=True)
+                handover, received = await _in_thread(channel)
+            except (OSError, HandoverError) as error:
+                raise await self._why(str(error)) from error
+            if handover.failure or handover.refusals:
+                raise LoadError(handover.failure or "the definitions have errors", handover)
+            yield Offer(handover, received, channel)
 
     async def work(self, arguments: list[str]) -> Outcome:
         """Have a worker do what `arguments` say. Raises LoadError, or HandoverError when it dies over it."""
@@ -122,6 +162,20 @@ class Helper:
                 if not isinstance(answer, str):
                     answer.close()
 
+    @asynccontextmanager
+    async def _loader(self, command: bytes) -> AsyncIterator[socket.socket]:
+        """A loader started with this byte, as the socket on which it speaks."""
+        if not self._loading:  # else it may have ended already
+            with trio.move_on_after(PATIENCE_S):  # the one before may still be on its way out
+                await self._ended[supervisor.LOAD].wait()
+            self._ended[supervisor.LOAD] = trio.Event()
+            self._status.pop(supervisor.LOAD, None)
+            await self._ask(command)
+        self._loading = False
+        channel = await self._channel(supervisor.LOAD)
+        with channel, _woken_on_cancel(channel):
+            yield channel
+
     async def _ask(self, command: bytes) -> None:
         try:
             await self._socket.send(command)
@@ -137,16 +191,17 @@ class Helper:
             raise LoadError(answer)
         return answer
 
-    async def _why(self, command: bytes, otherwise: str) -> str:
-        """How the child ended."""
-        with trio.move_on_after(5):
-            await self._ended[command].wait()
-        status = self._status.get(command)
+    async def _why(self, otherwise: str, told: Handover | None = None) -> LoadError:
+        """How the loader ended."""
+        with trio.move_on_after(PATIENCE_S):
+            await self._ended[supervisor.LOAD].wait()
+        status = self._status.get(supervisor.LOAD)
         if status is None or status == 0:
-            return f"the loader failed: {otherwise}"
+            return LoadError(f"the loader failed: {otherwise}", told)
         if status < 0:
-            return f"the loader was killed by {signal.Signals(-status).name}"
-        return f"the loader ended with exit status {status}"
+            reason = f"the loader was killed by {signal.Signals(-status).name}"
+            return LoadError(reason, told, signal=-status)
+        return LoadError(f"the loader ended with exit status {status}", told)
 
     async def _message(self) -> tuple[bytes, int | None]:
         data, ancillary, _, _ = await self._socket.recvmsg(256, socket.CMSG_SPACE(_FD_BYTES), socket.MSG_CMSG_CLOEXEC)

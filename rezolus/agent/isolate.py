@@ -14,9 +14,9 @@ from functools import partial
 from typing import Protocol
 
 from dsl.schema import Program, Sampler, Schema
-from rezolus.agent.handover import Problem, ProgramReport, SamplerBrief
+from rezolus.agent.exchange import Standing, failure_problem
+from rezolus.agent.handover import Problem, SamplerBrief
 from rezolus.bpf import syscall
-from rezolus.bpf.attach import AttachError, attach
 from rezolus.bpf.compile import BccMissingError, CompileError, Message
 from rezolus.bpf.load import BtfId, Failure, Loaded, Unit, load
 from rezolus.bpf.stats import read_fdinfo
@@ -42,6 +42,11 @@ class CompiledUnit(Protocol):
         """Contents of maps that are tables: rows one after the other."""
         ...
 
+    @property
+    def layouts(self) -> Mapping[str, str]:
+        """What is in each map that lasts, as text: two maps of the same text may stand for each other."""
+        ...
+
 
 Compile = Callable[[Enabled], CompiledUnit]
 """Compiles the samplers for which the predicate is true. Pure: called again with fewer."""
@@ -53,14 +58,19 @@ class Isolated:
 
     schema: Schema
     loaded: Loaded
-    """Owned by the caller."""
-    programs: tuple[ProgramReport, ...] = ()
+    """Owned by the caller; nothing is attached yet."""
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    """As of `CompiledUnit`."""
+    taken: tuple[str, ...] = ()
+    """Maps that are those of the running set."""
     problems: list[Problem] = field(default_factory=list)
     failed: list[SamplerBrief] = field(default_factory=list)
 
 
-def load_isolated(compile_samplers: Compile, btf_id: BtfId, *, log_fd: int | None = None) -> Isolated:
-    """Compile, load and attach as many samplers as possible.
+def load_isolated(
+    compile_samplers: Compile, btf_id: BtfId, standing: Standing, *, log_fd: int | None = None
+) -> Isolated:
+    """Compile and load as many samplers as possible, with the maps of the running set where they fit.
 
     Raises BccMissingError; everything else is in the result. `log_fd` as in `compile_unit`.
     """
@@ -72,16 +82,18 @@ def load_isolated(compile_samplers: Compile, btf_id: BtfId, *, log_fd: int | Non
 
     while True:
         unit = compile_samplers(lambda name: name not in faults)
+        maps = standing.maps(unit.layouts)
         try:
-            loaded = _load(unit, btf_id, log_fd)
+            loaded = _load(unit, btf_id, log_fd, maps)
         except CompileError as error:
             found = _blame_compiler(error, unit.schema, attempt)
         else:
             found = _blame_verifier(unit.schema, loaded, attempt)
             if not found:
                 _fill_tables(loaded, unit.initial)
-                reports = _attach_all(unit.schema.programs, loaded)
-                return Isolated(unit.schema, loaded, reports, list(faults.values()), briefs)
+                taken = tuple(name for name in maps if name in loaded.maps)
+                layouts = {name: text for name, text in unit.layouts.items() if name in loaded.maps}
+                return Isolated(unit.schema, loaded, layouts, taken, list(faults.values()), briefs)
             loaded.close()
         briefs.extend(
             SamplerBrief(name=sampler.name, state="failed", file=sampler.file, line=sampler.line)
@@ -91,10 +103,11 @@ def load_isolated(compile_samplers: Compile, btf_id: BtfId, *, log_fd: int | Non
         faults.update(found)
 
 
-def _load(unit: CompiledUnit, btf_id: BtfId, log_fd: int | None) -> Loaded:
+def _load(unit: CompiledUnit, btf_id: BtfId, log_fd: int | None, maps: Mapping[str, int] | None = None) -> Loaded:
     if not _using_programs(unit.schema):  # at most a program that looks after state nobody keeps
         return Loaded()
-    return load(Unit(unit.text, unit.schema.programs, unit.schema.maps), btf_id, attached=False, log_fd=log_fd)
+    whole = Unit(unit.text, unit.schema.programs, unit.schema.maps)
+    return load(whole, btf_id, replace=maps, attached=False, log_fd=log_fd)
 
 
 def find_crashing(compile_samplers: Compile, btf_id: BtfId) -> frozenset[str]:
@@ -196,19 +209,6 @@ def _refused_alone(name: str, program: Program, attempt: Attempt) -> bool:
         )
 
 
-def failure_problem(failure: Failure, sampler: str = "") -> Problem:
-    """A failed program as the status pages show it."""
-    message = failure.messages[0] if failure.messages else None
-    return Problem(
-        stage=failure.stage,
-        sampler=sampler,
-        message=message.text if message is not None else failure.reason,
-        file=message.file if message is not None else "",
-        line=message.line if message is not None else 0,
-        detail=failure.log,
-    )
-
-
 def sampler_at(samplers: Sequence[Sampler], file: str, line: int) -> str | None:
     """The sampler that a line of a file belongs to: the last that begins at or before it."""
     best: Sampler | None = None
@@ -231,27 +231,3 @@ def _fill_tables(loaded: Loaded, initial: Mapping[str, bytes]) -> None:
         size = read_fdinfo(fd)["value_size"]
         for row in range(len(data) // size):
             syscall.map_update(fd, row.to_bytes(4, "little"), data[row * size : (row + 1) * size])
-
-
-def _attach_all(programs: Sequence[Program], loaded: Loaded) -> tuple[ProgramReport, ...]:
-    """Attach what was loaded; an attachment that fails leaves a hole, not a failure."""
-    refused = {outcome.function: outcome.failure for outcome in loaded.outcomes}
-    reports = []
-    for program in programs:
-        failure = refused.get(program.function)
-        fd = loaded.programs.get(program.function)
-        if fd is not None:
-            try:
-                loaded.links[program.function] = attach(fd, program.hook)
-            except AttachError as error:
-                failure = Failure(stage="attach", reason=error.reason)
-        reports.append(
-            ProgramReport(
-                function=program.function,
-                hook=program.hook,
-                samplers=program.samplers,
-                weights=program.weights,
-                error=None if failure is None else failure_problem(failure),
-            )
-        )
-    return tuple(reports)

@@ -25,19 +25,22 @@ LATE_ENCODINGS = ("ascii", "idna", "latin-1", "utf-8", "unicode_escape")
 
 def children(config_path: Path) -> supervisor.Children:
     """What the helper starts for the daemon with this configuration."""
+    load = partial(_load, config_path=config_path)
     return supervisor.Children(
-        load=partial(_load, config_path=config_path, careful=False),
+        load=load,
         work=partial(_work, config_path=config_path),
-        load_carefully=partial(_load, config_path=config_path, careful=True),
+        load_carefully=partial(load, careful=True),
+        reload=partial(load, reload=True),
+        reload_carefully=partial(load, reload=True, careful=True),
     )
 
 
-def _load(channel: socket.socket, config_path: Path, *, careful: bool) -> None:
+def _load(channel: socket.socket, config_path: Path, *, careful: bool = False, reload: bool = False) -> None:
     # Here the loader becomes big; the helper that it was forked from stays small.
     from rezolus.agent.loader import run_loader
     from rezolus.agent.prepare import prepare
 
-    run_loader(channel, partial(prepare, config_path), careful=careful)
+    run_loader(channel, partial(prepare, config_path), careful=careful, reload=reload)
 
 
 def _work(channel: socket.socket, config_path: Path) -> None:

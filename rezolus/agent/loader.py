@@ -3,6 +3,9 @@
 It sends two messages over its socket: first what can be read from files, so that the daemon has something to
 measure should the loader not survive its compiler; then the whole result with all descriptors. Nothing is kept here: when it
 ends, the daemon's descriptors are the only ones.
+
+For a reload the daemon speaks first: what runs (see `exchange`). The loader sends the whole result, waits for the daemon to
+turn the switch, empties the slots that are then no longer in use, says so, and ends.
 """
 
 from __future__ import annotations
@@ -11,20 +14,24 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
 from dsl.schema import FromSource, Schema
+from rezolus.agent.exchange import Standing, attach_all, carry_gauges, next_slot, settle
 from rezolus.agent.handover import Handover, Problem, SamplerBrief
 from rezolus.agent.isolate import Compile, CompiledUnit, Enabled, Isolated, find_crashing, load_isolated
 from rezolus.bpf.attach import online_cpus
 from rezolus.bpf.compile import BccMissingError
-from rezolus.bpf.handover import send
+from rezolus.bpf.handover import HandoverError, receive, send
 from rezolus.bpf.load import BtfId, Loaded
 from rezolus.bpf.perf_event import PerfEvent, open_event
 from rezolus.errors import UserError
+
+NOTHING: Mapping[str, int] = {}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,18 +50,27 @@ class Prepared:
     """Samplers that are switched off or have errors."""
     refused: str = ""
     """Why BPF programs cannot be loaded at all; empty when they can."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """By sampler, a digest of its text."""
+    config: bytes = b""
+    """For the daemon, which may not be able to read the file."""
 
 
 Prepare = Callable[[], Prepared]
 
 
-def run_loader(channel: socket.socket, prepare: Prepare, *, careful: bool = False) -> None:
+def run_loader(channel: socket.socket, prepare: Prepare, *, careful: bool = False, reload: bool = False) -> None:
     """Do the loader's whole work and return; the process is then to end. What goes wrong is told to the daemon.
 
-    `careful`: first find the samplers over which the compiler crashes, as it did, and leave them out.
+    `careful`: first find the samplers over which the compiler crashes, as it did, and leave them out. `reload`: the daemon
+    says what runs, and that is replaced.
     """
+    standing = Standing()
     try:
-        _run(channel, prepare, careful=careful)
+        if reload:
+            standing = Standing(*receive(channel, Handover))
+            standing.check()
+        _run(channel, prepare, standing, careful=careful)
     except OSError as error:
         if error.errno != errno.EPIPE:  # else nobody is there to be told
             _fail(channel, f"{error.filename or 'the loader'}: {(error.strerror or str(error)).lower()}")
@@ -64,13 +80,15 @@ def run_loader(channel: socket.socket, prepare: Prepare, *, careful: bool = Fals
         _fail(channel, f"a defect in rezolus: {type(error).__name__}: {error}")
         if os.environ.get("REZOLUS_DEBUG"):
             raise
+    finally:
+        standing.close()
 
 
 def _fail(channel: socket.socket, reason: str) -> None:
     send(channel, Handover(schema=Schema(samplers=(), metrics=()), failure=reason, privileged=privileged()))
 
 
-def _run(channel: socket.socket, prepare: Prepare, *, careful: bool) -> None:
+def _run(channel: socket.socket, prepare: Prepare, standing: Standing, *, careful: bool) -> None:
     times = _Times()
     prepared = prepare()
     times.mark("prepare")
@@ -80,22 +98,51 @@ def _run(channel: socket.socket, prepare: Prepare, *, careful: bool) -> None:
         _leave_out_crashing(prepared)
     schema = prepared.compile_samplers(lambda _: True).schema
     times.mark("compile")
-    send(channel, _handover(prepared, files_only(schema)))
-    isolated = _load(prepared, schema)
+    if standing.handover is None:
+        send(channel, _handover(prepared, files_only(schema)))
+    isolated = _load(prepared, schema, standing)
     times.mark("load")
     with isolated.loaded as loaded:
-        problems = isolated.problems
-        fds = loaded.fds()
-        fds |= open_perf_sources(isolated.schema, online_cpus(), problems)
-        whole = _handover(prepared, isolated.schema)
-        whole = msgspec.structs.replace(
-            whole,
-            programs=isolated.programs,
-            problems=(*prepared.problems, *problems),
-            absent=(*prepared.absent, *isolated.failed),
-            seconds=times.seconds,
-        )
-        send(channel, whole, fds)
+        problems = (*prepared.problems, *isolated.problems)
+        refusals = standing.refusals(problems, isolated.schema)
+        if refusals:
+            send(channel, msgspec.structs.replace(_handover(prepared, schema), refusals=tuple(refusals)))
+        else:
+            _hand_over(channel, prepared, isolated, standing, times.seconds)
+            if standing.handover is not None:
+                _exchange(channel, loaded, standing)
+
+
+def _hand_over(
+    channel: socket.socket, prepared: Prepared, isolated: Isolated, standing: Standing, seconds: dict[str, float]
+) -> None:
+    """Attach everything and pass it on."""
+    schema, loaded = isolated.schema, isolated.loaded
+    carry_gauges(loaded, schema, standing, isolated.taken)
+    programs = attach_all(schema.programs, loaded, prepared.btf_id, standing) if loaded.programs else ()
+    perf = standing.perf(schema)
+    perf |= open_perf_sources(schema, online_cpus(), isolated.problems, known=perf)
+    whole = _handover(prepared, schema)
+    whole = msgspec.structs.replace(
+        whole,
+        programs=programs,
+        problems=(*prepared.problems, *isolated.problems),
+        absent=(*prepared.absent, *isolated.failed),
+        seconds=seconds,
+        layouts=dict(isolated.layouts),
+        taken=isolated.taken,
+        slot=next_slot(standing),
+    )
+    send(channel, whole, loaded.fds() | perf)
+
+
+def _exchange(channel: socket.socket, loaded: Loaded, standing: Standing) -> None:
+    """Wait until the daemon has turned the switch, or refused to; then nothing of the other set is left in the slots."""
+    with suppress(HandoverError):
+        receive(channel, bool)
+    settle(loaded, standing)
+    with suppress(BrokenPipeError):
+        send(channel, True)
 
 
 def files_only(schema: Schema) -> Schema:
@@ -109,25 +156,32 @@ def files_only(schema: Schema) -> Schema:
     )
 
 
-def open_perf_sources(schema: Schema, cpus: list[int], problems: list[Problem]) -> dict[str, int]:
-    """Open the counters of perf sources on every CPU, under the names they travel by: `perf:SOURCE:KEY:CPU`."""
+def open_perf_sources(
+    schema: Schema, cpus: list[int], problems: list[Problem], *, known: Mapping[str, int] = NOTHING
+) -> dict[str, int]:
+    """Open the counters of perf sources on every CPU, under the names they travel by: `perf:SOURCE:KEY:CPU`.
+
+    Those that are `known` count already.
+    """
     fds: dict[str, int] = {}
     for source in schema.sources:
         for key, kind, config in source.events:
             try:
                 for cpu in cpus:
-                    fds[f"perf:{source.name}:{key}:{cpu}"] = open_event(PerfEvent(type=kind, config=config, cpu=cpu))
+                    name = f"perf:{source.name}:{key}:{cpu}"
+                    if name not in known:
+                        fds[name] = open_event(PerfEvent(type=kind, config=config, cpu=cpu))
             except OSError as error:
                 message = f"perf event {key} of source {source.name} cannot be counted: {error.strerror}"
                 problems.append(Problem(stage="source", message=message))
     return fds
 
 
-def _load(prepared: Prepared, schema: Schema) -> Isolated:
+def _load(prepared: Prepared, schema: Schema, standing: Standing) -> Isolated:
     if prepared.refused:
         return _refused(schema, prepared.refused)
     try:
-        return load_isolated(prepared.compile_samplers, prepared.btf_id)
+        return load_isolated(prepared.compile_samplers, prepared.btf_id, standing)
     except BccMissingError as error:
         return _refused(schema, str(error))
 
@@ -198,6 +252,8 @@ def _handover(prepared: Prepared, schema: Schema) -> Handover:
         absent=tuple(prepared.absent),
         cpus=prepared.cpus,
         privileged=not prepared.refused,
+        config=prepared.config,
+        versions={sampler.name: prepared.versions.get(sampler.name, "") for sampler in schema.samplers},
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsl.schema import FromDiscards, Kind, Metric, Slots
+from rezolus.agent.bases import Base
 from rezolus.agent.rows import Index, RowSet
 from rezolus.reading import U64, Series, histogram_buckets
 
@@ -91,13 +92,14 @@ def as_slice(columns: Index) -> slice | Index:
 class SummedPart:
     """Metrics without a dimension: their columns summed over all rows of the bank."""
 
-    def __init__(self, bank: U64, metrics: Sequence[Metric]) -> None:
+    def __init__(self, bank: U64, metrics: Sequence[Metric], base: Base | None = None) -> None:
         self.kind: Kind = metrics[0].kind
         self.series = tuple(make_series(m, cell, {}) for m in metrics for cell in cell_labels(m))
         widths = [cell_words(m) for m in metrics for _ in range(m.cells)]
         columns = spread(word_columns(metrics), widths)
         self.size = columns.size
         self._bank = bank
+        self._base = base
         self._columns = as_slice(columns)
 
     def poll(self) -> bool:
@@ -105,15 +107,20 @@ class SummedPart:
 
     def fill(self, out: U64) -> None:
         np.add.reduce(self._bank[:, self._columns], axis=0, out=out)
+        if self._base is not None:
+            np.add(out, self._base.sums[self._columns], out=out)
 
 
 class RowsPart:
     """Metrics with a series per row: by CPU, by cgroup, by key."""
 
-    def __init__(self, bank: U64, metrics: Sequence[Metric], rows: RowSet, *, resets: bool) -> None:
+    def __init__(
+        self, bank: U64, metrics: Sequence[Metric], rows: RowSet, *, resets: bool, base: Base | None = None
+    ) -> None:
         self.kind: Kind = metrics[0].kind
         self._metrics = tuple(metrics)
         self._flat = bank.reshape(-1)
+        self._base = None if base is None else base.values.reshape(-1)
         self._words = bank.shape[1]
         self._rows = rows
         self._widths = [cell_words(m) for m in metrics for _ in range(m.cells)]
@@ -156,6 +163,8 @@ class RowsPart:
     def fill(self, out: U64) -> None:
         if self._target is None:
             self._flat.take(self._index, out=out, mode="clip")
+            if self._base is not None:
+                np.add(out, self._base.take(self._index, mode="clip"), out=out)
         else:
             out[:] = 0
             np.add.at(out, self._target, self._flat[self._index])
@@ -171,10 +180,13 @@ class DiscardsPart:
 
     kind: Kind = "counter"
 
-    def __init__(self, bank: U64, series: Sequence[Series], offsets: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, bank: U64, series: Sequence[Series], offsets: Sequence[Sequence[int]], base: Base | None = None
+    ) -> None:
         self.series = tuple(series)
         self.size = len(self.series)
         self._bank = bank
+        self._base = base
         self._columns = np.array([o for group in offsets for o in group], dtype=np.intp)
         self._target = np.array([i for i, group in enumerate(offsets) for _ in group], dtype=np.intp)
         self._single = all(len(group) == 1 for group in offsets)
@@ -184,6 +196,8 @@ class DiscardsPart:
 
     def fill(self, out: U64) -> None:
         sums: npt.NDArray[np.uint64] = np.add.reduce(self._bank[:, self._columns], axis=0)
+        if self._base is not None:
+            sums += self._base.sums[self._columns]
         if self._single:
             out[:] = sums
         else:
@@ -191,7 +205,7 @@ class DiscardsPart:
             np.add.at(out, self._target, sums)
 
 
-def discards_part(bank: U64, metrics: Sequence[Metric]) -> DiscardsPart:
+def discards_part(bank: U64, metrics: Sequence[Metric], base: Base | None = None) -> DiscardsPart:
     """The declared metrics that read their sampler's discards."""
     offsets = [metric.storage.offsets for metric in metrics if isinstance(metric.storage, FromDiscards)]
-    return DiscardsPart(bank, [make_series(m, {}, {}) for m in metrics], offsets)
+    return DiscardsPart(bank, [make_series(m, {}, {}) for m in metrics], offsets, base)

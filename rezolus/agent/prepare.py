@@ -5,16 +5,17 @@ Only the loader process calls this; it is where the compiler is.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from dsl import Checked, Diagnostic, check_each, render
 from rezolus import definitions
 from rezolus.agent.facts import probe
 from rezolus.agent.handover import Problem, SamplerBrief
-from rezolus.agent.isolate import Enabled
 from rezolus.agent.loader import Prepared, privileged
+from rezolus.agent.wanted import wanted_by
 from rezolus.bpf.targets import kernel_btf_ids
-from rezolus.config import Config, load
+from rezolus.config import load, to_wire
 
 NEEDS_ROOT = "not started as root: eBPF programs cannot be loaded; start it as root, it keeps no privileges"
 
@@ -44,17 +45,17 @@ def prepare(config_path: Path) -> Prepared:
         compile_samplers=definitions.compiler(parsed, facts, checked, switched_on),
         btf_id=kernel_btf_ids(facts.btf),
         cpus=tuple(range(facts.possible_cpus)),
-        wanted=_wanted(config),
+        wanted=wanted_by(config),
         problems=problems,
         absent=absent,
         refused="" if privileged() else NEEDS_ROOT,
+        versions={sampler.name: _digest(sampler.span.text) for sampler in checked.unit.samplers},
+        config=to_wire(config),
     )
 
 
-def _wanted(config: Config) -> Enabled:
-    """Whether some sink takes a metric; without sinks everything is measured, for whoever looks at the status."""
-    sinks = tuple(config.sinks.values())
-    return lambda name: not sinks or any(sink.metrics.wants(name) for sink in sinks)
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _not_rejected(checked: Checked) -> list[Diagnostic]:

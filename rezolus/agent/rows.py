@@ -56,11 +56,22 @@ class FixedRows:
         return False
 
 
+class Earlier(Protocol):
+    """What rows had counted in a bank before this one (`bases.Base`)."""
+
+    values: U64
+
+    def expire(self, serials: U64) -> U64:
+        """Drop what belongs to other cgroups than these; returns the serials of all rows, then and now."""
+        ...
+
+
 class CgroupRows:
     """Rows of cgroups whose directory exists, by the serial in word 0 of each row."""
 
-    def __init__(self, bank: U64, names_map: U64, names: CgroupNames) -> None:
+    def __init__(self, bank: U64, names_map: U64, names: CgroupNames, base: Earlier | None = None) -> None:
         self._bank = bank
+        self._base = base
         self._serial_column = bank[:, 0]
         self._names_map = names_map
         self._names = names
@@ -75,8 +86,11 @@ class CgroupRows:
 
     def poll(self) -> bool:
         serials = self._serial_column.copy()
-        serials[0] = 0  # row 0 belongs to no cgroup
         overflow = bool(self._bank[0, 1:].any())
+        if self._base is not None:
+            serials = self._base.expire(serials)
+            overflow = overflow or bool(self._base.values[0, 1:].any())
+        serials[0] = 0  # row 0 belongs to no cgroup
         generation = self._names.generation
         if (
             generation == self._generation

@@ -24,6 +24,7 @@ from dsl.schema import (
     Schema,
     Slots,
 )
+from rezolus.agent.bases import Base
 from rezolus.agent.cgroups import CgroupNames
 from rezolus.agent.expressions import SourcePart
 from rezolus.agent.parts import DiscardsPart, Part, RowsPart, SummedPart, discards_part
@@ -63,6 +64,8 @@ class Memory:
     """The map `cgroup_names`, `CGROUP_ROWS` rows; there when a bank has the axis `cgroup`."""
     keys: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
     """Bank name to the rows of `<bank>_keys`, `key_size` bytes each."""
+    bases: Mapping[str, Base] = field(default_factory=dict)
+    """Bank name to what is to be added to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,12 @@ class Sampling:
         wanted: Wanted = everything,
         own: Sequence[SelfMetric] = (),
         clocks: Clocks | None = None,
+        before: Catalog | None = None,
     ) -> None:
+        """`before` is the catalog of readings so far: the same object goes on when the series are the same."""
         self._sources = sources
         self._names = names
+        self._live = [base for base in memory.bases.values() if base.live]
         self._clocks = clocks or Clocks()
         self._row_sets: list[tuple[RowSet, list[RowsPart]]] = []
         metrics = [m for m in schema.metrics if wanted(m.name)]
@@ -111,14 +117,20 @@ class Sampling:
         self._all = parts
         self._readings = self._catalogs = self._last_duration = 0
         self._catalog = self._make_catalog()
+        self._before = before
 
     def read(self) -> Reading:
         """Take a reading now."""
         clocks = self._clocks
         wall, boot, begin = clocks.wall(), clocks.boot(), clocks.elapsed()
         self._sources.read()
+        for base in self._live:
+            base.refresh()
         if self._poll():
             self._catalog = self._make_catalog()
+        if self._before is not None:  # rows are known only now
+            self._catalog = _same(self._before, self._catalog)
+            self._before = None
         counters = self._fill("counter")
         gauges = self._fill("gauge").view(np.int64)
         histograms = self._fill("histogram")
@@ -126,6 +138,12 @@ class Sampling:
         self._readings += 1
         self._last_duration = clocks.elapsed() - begin
         return Reading(self._catalog, wall, boot, self._last_duration, counters, gauges, histograms)
+
+    def settle(self) -> None:
+        """What this memory replaced changes no more."""
+        for base in self._live:
+            base.settle()
+        self._live.clear()
 
     def statistics(self) -> SamplingStatistics:
         """Counts so far."""
@@ -140,18 +158,18 @@ class Sampling:
         )
 
     def _bank_parts(self, bank: Bank, memory: Memory, metrics: Sequence[Metric]) -> list[Part]:
-        view = memory.banks[bank.name]
+        view, base = memory.banks[bank.name], memory.bases.get(bank.name)
         mine = [m for m in metrics if isinstance(m.storage, Slots) and m.storage.bank == bank.name]
         summed = [m for m in mine if m.dimension is None]
         by_row = [m for m in mine if m.dimension is not None]
         parts: list[Part] = [
-            SummedPart(view, chosen) for kind in KINDS if (chosen := [m for m in summed if m.kind == kind])
+            SummedPart(view, chosen, base) for kind in KINDS if (chosen := [m for m in summed if m.kind == kind])
         ]
         if by_row:
             rows = self._row_set(bank, memory, by_row[0])
             resets = bank.axis == "cgroup"
             row_parts = [
-                RowsPart(view, chosen, rows, resets=resets)
+                RowsPart(view, chosen, rows, resets=resets, base=base)
                 for kind in KINDS
                 if (chosen := [m for m in by_row if m.kind == kind])
             ]
@@ -162,7 +180,7 @@ class Sampling:
     def _row_set(self, bank: Bank, memory: Memory, example: Metric) -> RowSet:
         view = memory.banks[bank.name]
         if bank.axis == "cgroup" and memory.cgroup_names is not None:
-            return CgroupRows(view, memory.cgroup_names, self._names)
+            return CgroupRows(view, memory.cgroup_names, self._names, memory.bases.get(bank.name))
         if isinstance(example.dimension, ByKey):
             return KeyRows(view, memory.keys[bank.name], example.dimension.fields)
         return FixedRows.of_cpus(memory.cpus, bank.rows)
@@ -200,23 +218,30 @@ class Sampling:
         return out
 
 
+def _same(before: Catalog, now: Catalog) -> Catalog:
+    """The earlier of two catalogs with the same series, else the later."""
+    known = (before.counters, before.gauges, before.histograms)
+    return before if known == (now.counters, now.gauges, now.histograms) else now
+
+
 def _discard_parts(schema: Schema, memory: Memory, metrics: Sequence[Metric], wanted: Wanted) -> list[Part]:
     cpu = next((b.name for b in schema.banks if b.axis == "cpu" and b.name in memory.banks), None)
     if cpu is None:
         return []
     parts: list[Part] = []
+    base = memory.bases.get(cpu)
     if declared := [m for m in metrics if isinstance(m.storage, FromDiscards)]:
-        parts.append(discards_part(memory.banks[cpu], declared))
+        parts.append(discards_part(memory.banks[cpu], declared, base))
     if wanted(DISCARDS[0]) and any(s.discards for s in schema.samplers):
-        parts.append(own_discards(memory.banks[cpu], schema.samplers))
+        parts.append(own_discards(memory.banks[cpu], schema.samplers, base))
     return parts
 
 
-def own_discards(bank: U64, samplers: Sequence[Sampler]) -> DiscardsPart:
+def own_discards(bank: U64, samplers: Sequence[Sampler], base: Base | None = None) -> DiscardsPart:
     """`rezolus_discards` of every sampler and reason; one reason may be counted at several places."""
     groups: dict[tuple[str, str], list[int]] = {}
     for sampler in samplers:
         for reason, offset in sampler.discards:
             groups.setdefault((sampler.name, reason), []).append(offset)
     series = [counter(DISCARDS, int, sampler=sampler, reason=reason).series for sampler, reason in groups]
-    return DiscardsPart(bank, series, list(groups.values()))
+    return DiscardsPart(bank, series, list(groups.values()), base)

@@ -7,6 +7,7 @@ single bytes and nothing more: no byte that came over the network is ever looked
 |---|---|
 | `L` | starts a loader; answers `L` with the socket on which the loader will speak |
 | `C` | the same, for a loader that takes precautions, after one crashed |
+| `R`, `c` | the same two, for a loader that is told what runs and prepares what replaces it |
 | `S` | has the kernel time BPF programs until `s` |
 | `W` | starts a worker: modules imported as root, then unprivileged; answers `W` with its socket |
 
@@ -31,6 +32,8 @@ from rezolus.bpf import syscall
 
 LOAD = b"L"
 LOAD_CAREFULLY = b"C"
+RELOAD = b"R"
+RELOAD_CAREFULLY = b"c"
 STATS_ON = b"S"
 STATS_OFF = b"s"
 WORK = b"W"
@@ -51,6 +54,24 @@ class Children:
     work: Child
     load_carefully: Child | None = None
     """None: as `load`."""
+    reload: Child | None = None
+    """None: cannot be asked for."""
+    reload_carefully: Child | None = None
+    """None: as `reload`."""
+
+    def loader(self, command: bytes) -> Child | None:
+        """The loader that a byte asks for."""
+        match command:
+            case b"L":
+                return self.load
+            case b"C":
+                return self.load_carefully or self.load
+            case b"R":
+                return self.reload
+            case b"c":
+                return self.reload_carefully or self.reload
+            case _:
+                return None
 
 
 def spawn_helper(children: Children) -> socket.socket:
@@ -109,10 +130,9 @@ class _Helper:
 
     def _command(self, command: bytes) -> bool:
         """Carry out one command; false at the end of the connection."""
-        if command == LOAD:
-            self._start(command, self._children.load)
-        elif command == LOAD_CAREFULLY:
-            self._start(LOAD, self._children.load_carefully or self._children.load)
+        loader = self._children.loader(command)
+        if loader is not None:
+            self._start(LOAD, loader)
         elif command == WORK:
             self._start(command, self._children.work)
         elif command == STATS_ON:

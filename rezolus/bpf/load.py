@@ -11,8 +11,8 @@ import errno
 import fcntl
 import os
 import resource
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -24,6 +24,7 @@ from dsl.schema import Program
 from rezolus.bpf import syscall
 from rezolus.bpf.attach import AttachError, attach
 from rezolus.bpf.compile import HEADERS, Compiled, Message, compile_unit
+from rezolus.bpf.dispatch import Dispatcher, instructions
 from rezolus.bpf.instructions import point_at
 from rezolus.bpf.stats import read_fdinfo
 from rezolus.bpf.verifier import reduce_log
@@ -90,6 +91,10 @@ class Loaded:
     """By function."""
     links: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """By function; a perf event has one for each CPU."""
+    dispatchers: dict[str, Dispatcher] = field(default_factory=dict)
+    """By function, where programs are not attached themselves."""
+    switch: int = -1
+    """What the dispatchers look at; -1 without any."""
     outcomes: tuple[Outcome, ...] = ()
     warnings: tuple[Message, ...] = ()
 
@@ -109,18 +114,37 @@ class Loaded:
     def close(self) -> None:
         """Close everything."""
         self.detach()
-        for fd in (*self.programs.values(), *self.maps.values()):
+        for fd in (*self.programs.values(), *self.maps.values(), *self._dispatching()):
             os.close(fd)
         self.programs.clear()
         self.maps.clear()
+        self.dispatchers.clear()
+        self.switch = -1
 
     def fds(self) -> dict[str, int]:
-        """All descriptors under the names they travel by: `map:NAME`, `prog:FUNCTION`, `link:FUNCTION:NUMBER`."""
+        """All descriptors under the names they travel by: `map:NAME`, `prog:FUNCTION`, `link:FUNCTION:NUMBER`.
+
+        Of a program behind a dispatcher that is the dispatcher; then there are `code:FUNCTION`, the program itself, which
+        is held so that one can see whose it is, `slots:FUNCTION`, and `switch:` for all of them.
+        """
         named = {f"map:{name}": fd for name, fd in self.maps.items()}
-        named |= {f"prog:{name}": fd for name, fd in self.programs.items()}
+        for name, fd in self.programs.items():
+            dispatcher = self.dispatchers.get(name)
+            named[f"prog:{name}"] = fd if dispatcher is None else dispatcher.program
+            if dispatcher is not None:
+                named[f"slots:{name}"] = dispatcher.slots
+                named[f"code:{name}"] = fd
+        if self.switch >= 0:
+            named["switch:"] = self.switch
         for name, fds in self.links.items():
             named |= {f"link:{name}:{number}": fd for number, fd in enumerate(fds)}
         return named
+
+    def _dispatching(self) -> Iterator[int]:
+        for dispatcher in self.dispatchers.values():
+            yield from (dispatcher.program, dispatcher.slots)
+        if self.switch >= 0:
+            yield self.switch
 
 
 def loaded_from(fds: Mapping[str, int], outcomes: tuple[Outcome, ...] = ()) -> Loaded:
@@ -219,7 +243,23 @@ class _RefusedError(Exception):
 
 
 def _load_program(compiled: Compiled, program: Program, patches: Mapping[int, int], btf_id: BtfId) -> int:
-    hook = program.hook
+    code = point_at(compiled.instructions(program.function), patches)
+    with _request(program.hook, program.function, code, btf_id) as request:
+        try:
+            return syscall.prog_load(request)
+        except OSError:
+            return _load_explaining(compiled, program, request)
+
+
+def load_dispatcher(hook: Hook, function: str, *, switch: int, slots: int, btf_id: BtfId) -> int:
+    """Load what is attached to a hook in place of the programs in `slots`. OSError when the kernel refuses it."""
+    with _request(hook, function, instructions(switch, slots), btf_id) as request:
+        return syscall.prog_load(request)
+
+
+@contextmanager
+def _request(hook: Hook, function: str, code: bytes, btf_id: BtfId) -> Iterator[syscall.Load]:
+    """What to ask the kernel for so that the program fits its hook."""
     prog_type, attach_type = _TYPES[hook.kind]
     module_fd = 0
     target = 0
@@ -230,18 +270,15 @@ def _load_program(compiled: Compiled, program: Program, patches: Mapping[int, in
         except (KeyError, FileNotFoundError):
             reason = f"the kernel's BTF does not describe {hook}"
             raise _RefusedError(Failure(stage="attach", reason=reason)) from None
-    request = syscall.Load(
-        instructions=point_at(compiled.instructions(program.function), patches),
-        prog_type=prog_type,
-        name=program.function,
-        attach_type=attach_type,
-        attach_btf_id=target,
-        attach_btf_fd=module_fd,
-    )
     try:
-        return syscall.prog_load(request)
-    except OSError:
-        return _load_explaining(compiled, program, request)
+        yield syscall.Load(
+            instructions=code,
+            prog_type=prog_type,
+            name=function,
+            attach_type=attach_type,
+            attach_btf_id=target,
+            attach_btf_fd=module_fd,
+        )
     finally:
         if module_fd:
             os.close(module_fd)

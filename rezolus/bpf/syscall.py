@@ -30,7 +30,11 @@ ATTACH_TRACE_RAW_TP: Final = 23
 ATTACH_TRACE_FENTRY: Final = 24
 ATTACH_TRACE_FEXIT: Final = 25
 
-_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(1, 6)
+MAP_ARRAY: Final = 2
+MAP_PROG_ARRAY: Final = 3
+MAP_MMAPABLE: Final = 0x400
+
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(6)
 _PROG_TEST_RUN, _BTF_GET_FD_BY_ID, _OBJ_GET_INFO, _RAW_TRACEPOINT_OPEN = 10, 19, 15, 17
 _BTF_GET_NEXT_ID, _ENABLE_STATS = 23, 32
 
@@ -304,6 +308,11 @@ def _btf_name(fd: int) -> str:
     info = ctypes.create_string_buffer(struct.pack("=QIIQII", 0, 0, 0, ctypes.addressof(name), 64, 0))
     _bpf(_OBJ_GET_INFO, _packed("IIQ", fd, 32, ctypes.addressof(info)))
     return name.value.decode()
+
+
+def map_create(map_type: int, *, value_size: int, rows: int, name: str, flags: int = 0) -> int:
+    """Make a map whose keys are row numbers."""
+    return _bpf(_MAP_CREATE, _packed("7I16s", map_type, 4, value_size, rows, flags, 0, 0, name.encode()[:15]))
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:

@@ -47,11 +47,14 @@ def main() -> None:
     arguments = parser.parse_args()
     load = partial(_load, arguments=arguments, careful=False)
     carefully = partial(_load, arguments=arguments, careful=True)
-    control = start_helper(Children(load=load, work=lambda channel: None, load_carefully=carefully))
+    again = partial(load, reload=True)
+    control = start_helper(Children(load=load, work=lambda channel: None, load_carefully=carefully, reload=again))
     _run(control, arguments, began)
 
 
-def _load(channel: socket.socket, arguments: argparse.Namespace, *, careful: bool) -> None:
+def _load(
+    channel: socket.socket, arguments: argparse.Namespace, *, careful: bool = False, reload: bool = False
+) -> None:
     from dsl.btf import Btf
     from rezolus.agent.formats import parse_cpulist
     from rezolus.agent.loader import Prepared, privileged, run_loader
@@ -78,7 +81,7 @@ def _load(channel: socket.socket, arguments: argparse.Namespace, *, careful: boo
 
     if arguments.stall:
         prepare = partial(_stalling, prepare)
-    run_loader(channel, prepare, careful=careful)
+    run_loader(channel, prepare, careful=careful, reload=reload)
 
 
 def _stalling(prepare: Callable[[], Prepared]) -> Prepared:
@@ -149,6 +152,10 @@ def _run(control: socket.socket, arguments: argparse.Namespace, began: float) ->
             flush=True,
         )
 
+    async def reload(agent: Agent) -> None:
+        result = await agent.reload()
+        print("\n".join(("reloaded" if result.ok else "not reloaded", *result.problems)), file=sys.stderr)
+
     async def run() -> None:
         helper = Helper(control, loading=True)
         agent = Agent(helper, AgentOptions(stats=arguments.stats))
@@ -162,7 +169,7 @@ def _run(control: socket.socket, arguments: argparse.Namespace, began: float) ->
                 nursery.start_soon(agent.run, Demand(), publish)
                 async for number in signals:
                     if number == signal.SIGHUP:
-                        nursery.start_soon(agent.load)
+                        nursery.start_soon(reload, agent)
                     else:
                         nursery.cancel_scope.cancel()
 

@@ -48,6 +48,7 @@ class HandmadeUnit:
     text: str
     schema: Schema
     initial: Mapping[str, bytes] = field(default_factory=dict)
+    layouts: Mapping[str, str] = field(default_factory=dict)
 
 
 def compile_handmade(cpus: int, btf: Btf, enabled: Enabled, *, broken: Mapping[str, str] | None = None) -> HandmadeUnit:

@@ -261,7 +261,7 @@ def test_the_schema_is_complete_and_can_be_sent() -> None:
     groups = body[1].metric
     planned = plan(unit(Sampler("s", [counts, groups]).on("e", *body)), TARGET)
     assert set(planned.schema.maps) == {
-        *("cpu", "cgroup", "cgroup_names", "counts", "counts_keys", "counts_slots", "key_next"),
+        *("cpu", "cgroup", "cgroup_names", "counts", "counts_keys", "counts_slots", "counts_next"),
     }
     described = msgspec.msgpack.decode(msgspec.msgpack.encode(planned.schema), type=type(planned.schema))
     assert described == planned.schema
