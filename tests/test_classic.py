@@ -167,7 +167,11 @@ def test_their_defaults_are_theirs(tmp_path: Path) -> None:
     assert exporter.sources == local
     assert exporter.sinks == {
         "exporter": ExporterConfig(
-            listen=Address("0.0.0.0", 4242), hosts=("*",), interval=SECOND, source=("127.0.0.1:4241",)
+            listen=Address("0.0.0.0", 4242),
+            hosts=("*",),
+            interval=SECOND,
+            source=("127.0.0.1:4241",),
+            openmetrics=False,
         )
     }
     hindsight = read("[log]\nlevel = 'info'", tmp_path, "hindsight")

@@ -1,29 +1,51 @@
-"""The exporter: the latest reading as Prometheus text at `/metrics`."""
+"""The exporter: the latest reading at `/metrics`, as Prometheus text or OpenMetrics, whichever the scraper likes better.
+
+A scrape renders what is in memory; it waits for no agent. What was made of a reading is kept until the next one, so any
+number of scrapers cost one rendering.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import trio
 from quart import Response, request
 from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
 
 from rezolus import __version__
+from rezolus.compression import negotiate
 from rezolus.config import ExporterConfig
-from rezolus.http import serve
+from rezolus.http import Bound, serve
 from rezolus.reading import Reading
-from rezolus.sinks.prometheus import CONTENT_TYPE, Family, Renderer, render_families
+from rezolus.sinks.answers import Answers
+from rezolus.sinks.exposition import TEXT, Syntax
+from rezolus.sinks.negotiation import choose
+from rezolus.sinks.prometheus import Family, Renderer, Style
 from rezolus.sinks.stream import StreamStatistics
-from rezolus.units import Address, format_duration
+from rezolus.units import format_duration
+from rezolus.wire.encode import Encoder, Version, to_json
 
 log = logging.getLogger(__name__)
 
-GZIP = 31
-"""zlib's window size for the gzip container."""
+FRESH_INTERVALS = 5
+FRESH_NS = 15_000_000_000
+"""A reading older than both of these is not served any more: whoever looks must see that nothing comes."""
+
+PLAIN = "text/plain; charset=utf-8"
+SNAPSHOT_TYPES = {"binary": "application/octet-stream", "json": PLAIN}
+"""That JSON goes as plain text is how Rezolus does it."""
+BANNER = f"""Rezolus {__version__} Exporter
+
+/metrics         Prometheus text or OpenMetrics, whichever the scraper prefers
+/metrics/binary  the same reading as a snapshot of Rezolus
+/metrics/json    the same as JSON
+/status          this exporter, JSON
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +56,7 @@ class ExporterStatistics:
     """Address really bound; empty before."""
     scrapes: int
     renders: int
-    """Bodies made; scrapes of one reading share one."""
+    """Bodies made; scrapes of one reading in one format share one."""
     render_ns: int
     """Time the latest body took."""
     body_bytes: int
@@ -42,24 +64,37 @@ class ExporterStatistics:
 
 
 class Exporter:
-    """Keeps the last two readings and renders when asked, once per reading.
+    """Keeps the last two readings and renders when asked, once per reading and format.
 
-    `streams` gives the statistics of all sinks of the daemon: what was lost is part of what is exported.
+    `streams` gives the statistics of all sinks of the daemon: what was lost is part of what is exported. `up` says of
+    the sources of this one which deliver. `clock`: monotonic ns.
     """
 
     def __init__(
-        self, name: str, config: ExporterConfig, streams: Callable[[], tuple[StreamStatistics, ...]] = tuple
+        self,
+        name: str,
+        config: ExporterConfig,
+        streams: Callable[[], tuple[StreamStatistics, ...]] = tuple,
+        *,
+        up: Callable[[], Mapping[str, bool]] = dict,
+        snapshot_format: Version = "v2",
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
         self._config = config
         self._streams = streams
-        self._renderer = Renderer(config.histograms, config.grouping_power)
+        self._up = up
+        self._encoder = Encoder(snapshot_format, {"source": "rezolus", "version": __version__})
+        self._clock = clock
+        self._fresh_ns = max(FRESH_INTERVALS * config.interval, FRESH_NS)
+        self._renderers: dict[Syntax, Renderer] = {}
         self._reading: Reading | None = None
         self._previous: Reading | None = None
-        self._body: bytes | None = None
-        self._compressed: bytes | None = None
-        self._bound: Address | None = None
-        self._scrapes = self._renders = self._render_ns = 0
+        self._taken_ns = 0
+        self._answers = Answers()
+        self._answers_up: Mapping[str, bool] = {}
+        self._bound: Bound | None = None
+        self._scrapes = self._renders = self._render_ns = self._body_bytes = 0
 
     async def run(
         self,
@@ -70,7 +105,7 @@ class Exporter:
         """Serve until the stream of readings ends. Raises ListenError."""
         async with trio.open_nursery() as nursery:
 
-            async def run_server(*, task_status: trio.TaskStatus[Address]) -> None:
+            async def run_server(*, task_status: trio.TaskStatus[Bound]) -> None:
                 await serve(self.app(), self._config.listen, hosts=self._config.hosts, task_status=task_status)
 
             self._bound = await nursery.start(run_server)
@@ -83,28 +118,18 @@ class Exporter:
     def take(self, reading: Reading) -> None:
         """Make `reading` the one that is served."""
         self._previous, self._reading = self._reading, reading
-        self._body = self._compressed = None
+        self._taken_ns = self._clock()
+        self._answers = Answers()
 
-    def body(self) -> bytes:
+    def current(self) -> Reading | None:
+        """The reading that is served; None before the first, and when none has come for long."""
+        if self._reading is not None and self._clock() - self._taken_ns > self._fresh_ns:
+            self._reading = self._previous = None
+        return self._reading
+
+    def body(self, syntax: Syntax = TEXT) -> bytes:
         """The exposition of the latest reading."""
-        if self._body is None:
-            start = time.perf_counter_ns()
-            families = self._families()
-            if self._reading is None:
-                # Nothing was read yet: only what the daemon knows of itself.
-                self._body = render_families(families)
-            else:
-                self._body = self._renderer.render(self._reading, self._previous) + render_families(families)
-            self._renders += 1
-            self._render_ns = time.perf_counter_ns() - start
-        return self._body
-
-    def compressed(self) -> bytes:
-        """The body in gzip; level 1, the text shrinks to a sixth and more would cost more than it saves."""
-        if self._compressed is None:
-            compressor = zlib.compressobj(1, zlib.DEFLATED, GZIP)
-            self._compressed = compressor.compress(self.body()) + compressor.flush()
-        return self._compressed
+        return self._current_answers().body(syntax.name, lambda: self._render(syntax))
 
     def statistics(self) -> ExporterStatistics:
         """Counts so far."""
@@ -113,39 +138,46 @@ class Exporter:
             scrapes=self._scrapes,
             renders=self._renders,
             render_ns=self._render_ns,
-            body_bytes=len(self._body or b""),
+            body_bytes=self._body_bytes,
         )
 
     def app(self) -> QuartTrio:
-        """The pages: `/`, `/metrics`, `/status`."""
-        app = QuartTrio("rezolus", static_folder=None)
+        """The pages: `/`, `/metrics`, `/metrics/binary`, `/metrics/json`, `/status`."""
+        app = QuartTrio("rezolus.exporter", static_folder=None)
         app.json.sort_keys = False  # type: ignore[attr-defined]
 
         @app.get("/")
         async def banner() -> Response:
-            text = f"Rezolus {__version__} Exporter\n\n/metrics  Prometheus text\n/status   this exporter, JSON\n"
-            return Response(text, content_type="text/plain; charset=utf-8")
+            return _text(BANNER)
 
         @app.get("/metrics")
         async def metrics() -> Response:
             self._scrapes += 1
-            if request.accept_encodings.quality("gzip") > 0:
-                response = Response(self.compressed(), content_type=CONTENT_TYPE)
-                response.headers["Content-Encoding"] = "gzip"
-            else:
-                response = Response(self.body(), content_type=CONTENT_TYPE)
-            response.headers["Vary"] = "Accept-Encoding"
-            return response
+            syntax = choose(request.accept_mimetypes) if self._config.openmetrics else TEXT
+            return await self._answer(syntax.name, syntax.content_type, lambda: self._render(syntax))
+
+        @app.get("/metrics/<any(binary, json):form>")
+        async def snapshot(form: Literal["binary", "json"]) -> Response:
+            reading = self.current()
+            if reading is None:
+                return _text("there is no reading, or none that is not too old\n", 503)
+            return await self._answer(form, SNAPSHOT_TYPES[form], lambda: self._snapshot(form, reading))
 
         @app.get("/status")
         async def status() -> dict[str, object]:
             return self.status()
 
+        @app.errorhandler(HTTPException)
+        async def wrong(error: HTTPException) -> Response:
+            response = _text(f"{error.name.lower()}: {request.method} {request.path}\n", error.code or 500)
+            response.headers.extend({name: value for name, value in error.get_headers() if name == "Allow"})
+            return response
+
         return app
 
     def status(self) -> dict[str, object]:
         """What `/status` answers."""
-        reading = self._reading
+        reading = self.current()
         statistics = self.statistics()
         series = None
         if reading is not None:
@@ -164,6 +196,7 @@ class Exporter:
             "scrapes": statistics.scrapes,
             "render_ns": statistics.render_ns,
             "body_bytes": statistics.body_bytes,
+            "sources": {source: "up" if alive else "down" for source, alive in self._up().items()},
             "sinks": [
                 {
                     "name": stream.name,
@@ -176,9 +209,56 @@ class Exporter:
             ],
         }
 
-    def _families(self) -> list[Family]:
-        streams = self._streams()
+    async def _answer(self, key: str, content_type: str, make: Callable[[], bytes]) -> Response:
+        answers = self._current_answers()
+        encoding = negotiate(request.headers.get("Accept-Encoding", ""))
+        body = answers.body(key, make) if encoding is None else await answers.compressed(key, make, encoding)
+        response = Response(body, content_type=content_type)
+        response.headers["Vary"] = "Accept, Accept-Encoding"
+        if encoding is not None:
+            response.headers["Content-Encoding"] = encoding
+        return response
+
+    def _current_answers(self) -> Answers:
+        """What was made of the current reading. Without one nothing is kept: only the values of the daemon itself change."""
+        up = self._up()
+        if self.current() is None or up != self._answers_up:
+            self._answers = Answers()
+            self._answers_up = dict(up)
+        return self._answers
+
+    def _render(self, syntax: Syntax) -> bytes:
+        start = time.perf_counter_ns()
+        reading = self._reading
+        if syntax not in self._renderers:
+            config = self._config
+            style = Style(syntax, config.histograms, config.summaries, config.grouping_power, config.timestamps)
+            self._renderers[syntax] = Renderer(style)
+        body = self._renderers[syntax].render(reading, self._previous, self._families(reading))
+        self._renders += 1
+        self._render_ns = time.perf_counter_ns() - start
+        self._body_bytes = len(body)
+        return body
+
+    def _snapshot(self, form: Literal["binary", "json"], reading: Reading) -> bytes:
+        body = self._answers.body("binary", lambda: self._encoder.encode(reading))
+        return body if form == "binary" else to_json(body)
+
+    def _families(self, reading: Reading | None) -> list[Family]:
+        streams, up = self._streams(), self._up()
         return [
+            Family(
+                "rezolus_source_up",
+                "gauge",
+                "Whether a source of this exporter delivers readings.",
+                tuple(({"source": source}, int(alive)) for source, alive in up.items()),
+            ),
+            Family(
+                "rezolus_reading_timestamp_seconds",
+                "gauge",
+                "When the reading that is exported here was made; absent when there is none.",
+                () if reading is None else (({}, reading.time_ns / 1e9),),
+            ),
             Family(
                 "rezolus_sink_readings_total",
                 "counter",
@@ -192,3 +272,7 @@ class Exporter:
                 tuple(({"sink": stream.name}, stream.lost) for stream in streams),
             ),
         ]
+
+
+def _text(text: str, status: int = 200) -> Response:
+    return Response(text, status=status, content_type=PLAIN)

@@ -1,41 +1,66 @@
-"""Readings as Prometheus text (exposition format 0.0.4).
+"""Readings as Prometheus text 0.0.4 or OpenMetrics 1.0.
 
-All that does not change between readings - names, labels, HELP and TYPE lines - is made once per catalog, so a scrape
-only formats numbers: all counters by one `%`, all gauges by another.
+All that does not change between readings - names, labels, headers - is made once per catalog, so a scrape only formats
+numbers: all counters by one `%`, all gauges by another, a histogram's buckets by one for those between the lowest and
+the highest that hold anything; the others are all zero or all the count.
 
-Names and labels are those Rezolus uses. Counters and gauges are themselves. A histogram is, as configured, `summary`: five
-gauges with the label `percentile` over what happened between the last two readings, each the highest value of its
-bucket; and `buckets`: `<name>_distribution`, a histogram since the sampler was attached. There are no timestamps: what a
-scrape gets is the latest reading.
+A histogram is, as configured, percentiles over what happened between the last two readings (five gauges with the label
+`percentile` as Rezolus has them, or a standard summary), and `<name>_distribution`, a histogram since the sampler was
+attached. That has every bucket, always: bounds that come and go would make Prometheus start its native histogram anew.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from rezolus.histogram import bucket_bounds, bucket_index
-from rezolus.reading import ABSENT_GAUGE, U64, Catalog, Reading, Series, histogram_buckets
+from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series
+from rezolus.sinks.distributions import PERCENTILES, Cumulative, Group, groups_of
+from rezolus.sinks.exposition import (
+    END,
+    TEXT,
+    FamilyKind,
+    Names,
+    Syntax,
+    braces,
+    label_text,
+    labels_text,
+    number,
+    sentence,
+    template,
+)
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PERCENTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
+log = logging.getLogger(__name__)
+
 DISTRIBUTION = "_distribution"
+OF_THE_INTERVAL = "Percentiles of the last interval."
+
+T = TypeVar("T")
 
 HistogramForm = Literal["summary", "buckets", "both", "none"]
-Rows = npt.NDArray[np.intp]
+SummaryForm = Literal["percentile", "quantile"]
 
-_NOT_IN_METRIC = re.compile(r"[^a-zA-Z0-9_:]")
-_NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]")
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a page looks like."""
+
+    syntax: Syntax = TEXT
+    histograms: HistogramForm = "summary"
+    summaries: SummaryForm = "percentile"
+    grouping_power: int = 3
+    timestamps: bool = True
+    """Whether samples say when they were read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A metric family that is not part of a reading: values of the daemon itself."""
+    """A metric family that is not part of a reading: values of the daemon itself. Its samples have no time."""
 
     name: str
     kind: Literal["counter", "gauge"]
@@ -44,100 +69,165 @@ class Family:
 
 
 class Renderer:
-    """Renders readings; keeps what is common to readings of one catalog."""
+    """Renders readings in one style; keeps what is common to readings of one catalog."""
 
-    def __init__(self, histograms: HistogramForm = "summary", grouping_power: int = 3) -> None:
-        self._form = histograms
-        self._power = grouping_power
+    def __init__(self, style: Style) -> None:
+        self._style = style
         self._page: _Page | None = None
+        self._dropped: frozenset[str] = frozenset()
 
-    def render(self, reading: Reading, previous: Reading | None) -> bytes:
-        """The exposition of `reading`; percentiles are of the time since `previous`, without it there are none."""
+    def render(self, reading: Reading | None, previous: Reading | None, families: Sequence[Family] = ()) -> bytes:
+        """The exposition of `reading`, then of `families`, whose names no series may have.
+
+        Percentiles are of the time since `previous`; without it there are none. Without a reading the families are all.
+        """
+        syntax = self._style.syntax
+        own = "".join(_family_text(family, syntax) for family in families)
+        if reading is None:
+            return (own + syntax.end).encode()
         page = self._page
         if page is None or page.catalog is not reading.catalog:
-            page = self._page = _Page(reading.catalog, self._form, self._power, before=page)
-        return page.render(reading, previous).encode("utf-8", "replace")
+            page = self._page = _Page(reading.catalog, self._style, families)
+            self._tell(page.dropped)
+        return (page.render(reading, previous) + own + syntax.end).encode()
+
+    def _tell(self, dropped: frozenset[str]) -> None:
+        if dropped - self._dropped:
+            names = ", ".join(sorted(dropped))
+            log.warning("%s: left out, for another series or family has that name: %s", self._style.syntax.name, names)
+        self._dropped = dropped
 
 
-def render_families(families: Iterable[Family]) -> bytes:
-    """The exposition of values that belong to no reading."""
-    return "".join(map(_family_text, families)).encode("utf-8", "replace")
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A series of a family, and where its value is among those of its kind."""
+
+    position: int
+    series: Series
+    family: str
+    labels: str
+    """As text, without braces."""
+    header: str
+    """Of the family, for whichever of its members is written first."""
 
 
 class _Page:
     """The text of one catalog with holes for the numbers."""
 
-    def __init__(self, catalog: Catalog, form: HistogramForm, power: int, *, before: _Page | None) -> None:
+    def __init__(self, catalog: Catalog, style: Style, families: Iterable[Family]) -> None:
         self.catalog = catalog
-        taken: dict[str, str] = {}
-        self._counters = _Scalars(_own(catalog.counters, taken), "counter")
-        self._gauges = _Scalars(_own(catalog.gauges, taken), "gauge")
-        groups = _by_power(_own(catalog.histograms, taken))
-        offsets = catalog.histogram_offsets
-        self._summaries = [_Summaries(group, offsets) for group in groups] if form in ("summary", "both") else []
-        highest = before.highest() if before else {}
-        self._distributions = (
-            [_Distributions(group, offsets, power, highest) for group in groups] if form in ("buckets", "both") else []
-        )
+        self._style = style
+        self._names = Names(style.syntax, [(family.name, family.kind) for family in families])
+        self._missing: set[str] = set()
+        self._counters = _Scalars(self._place(catalog.counters, "counter"), "counter", style.syntax)
+        self._gauges = _Scalars(self._place(catalog.gauges, "gauge"), "gauge", style.syntax)
+        self._groups = groups_of(catalog, style.grouping_power)
+        self._percentiles: list[_Percentiles] = []
+        self._distributions: list[_Distribution] = []
+        group_of = {at: group for group in self._groups for at in group.numbers}
+        if style.histograms in ("summary", "both"):
+            kind: FamilyKind = "summary" if style.summaries == "quantile" else "gauge"
+            self._percentiles = [
+                _Percentiles(placed, style.summaries)
+                for placed in self._place(catalog.histograms, kind, more=OF_THE_INTERVAL, reserved=style.summaries)
+            ]
+        if style.histograms in ("buckets", "both"):
+            placed = self._place(
+                catalog.histograms, "histogram", suffix=DISTRIBUTION, more="Since the start.", reserved="le"
+            )
+            self._distributions = [_Distribution(entry, group_of[entry.position], style.syntax) for entry in placed]
+        self.dropped = frozenset(self._missing)
 
     def render(self, reading: Reading, previous: Reading | None) -> str:
+        stamp = f" {self._style.syntax.time(reading.time_ns)}\n" if self._style.timestamps else "\n"
         parts = [self._counters.render(reading.counters), self._gauges.render(reading.gauges)]
+        parts += self._render_percentiles(reading, previous)
+        text = "".join(parts).replace(END, stamp)
+        return "".join([text, *self._render_distributions(reading, stamp)])
+
+    def _render_percentiles(self, reading: Reading, previous: Reading | None) -> Iterator[str]:
+        if not self._percentiles:
+            return
+        if self._style.summaries == "quantile":
+            totals = _by_number(self._groups, [group.totals(reading) for group in self._groups])
+        elif previous is None:
+            return
+        found: dict[int, tuple[int, ...] | None] = {}
         if previous is not None:
-            parts += [summaries.render(reading, previous) for summaries in self._summaries]
-        parts += [distributions.render(reading) for distributions in self._distributions]
-        return "".join(parts)
+            found = _by_number(self._groups, [group.percentiles(reading, previous) for group in self._groups])
+        family = ""
+        for entry in self._percentiles:
+            at = entry.placed.position
+            values = found.get(at)
+            if self._style.summaries == "quantile":
+                text = entry.summary(values, *totals[at])
+            elif values is not None:
+                text = entry.gauges(values)
+            else:
+                continue
+            yield text if entry.placed.family == family else entry.placed.header + text
+            family = entry.placed.family
 
-    def highest(self) -> dict[str, int]:
-        return {key: top for distributions in self._distributions for key, top in distributions.highest().items()}
+    def _render_distributions(self, reading: Reading, stamp: str) -> Iterator[str]:
+        if not self._distributions:
+            return
+        found = _by_number(self._groups, [group.cumulative(reading) for group in self._groups])
+        family = ""
+        for entry in self._distributions:
+            if entry.placed.family != family:
+                family = entry.placed.family
+                yield entry.placed.header
+            yield entry.render(found[entry.placed.position], stamp)
+
+    def _place(
+        self, group: Sequence[Series], kind: FamilyKind, *, suffix: str = "", more: str = "", reserved: str = ""
+    ) -> list[_Placed]:
+        """The series that can be written, families together.
+
+        A name has one family. Definitions with one name for two kinds do not compile, but other agents may send any.
+        """
+        syntax = self._style.syntax
+        admitted = []
+        members: dict[str, list[Series]] = {}
+        for position, series in enumerate(group):
+            family = syntax.family(series.name + suffix, kind)
+            labels = label_text(series, reserved)
+            if self._names.admit(family, kind, series.kind, labels):
+                admitted.append((family, labels, position, series))
+                members.setdefault(family, []).append(series)
+            else:
+                self._missing.add(family)
+        headers = {}
+        for family, entries in members.items():
+            text = next((series.help for series in entries if series.help), "")
+            units = {series.unit for series in entries}
+            headers[family] = syntax.header(family, kind, sentence(text, more) if more else text, units)
+        admitted.sort(key=lambda entry: entry[:2])
+        return [_Placed(at, series, family, labels, headers[family]) for family, labels, at, series in admitted]
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A series, where its value is among those of its kind, and its labels as text."""
-
-    position: int
-    series: Series
-    name: str
-
-
-def _own(group: Sequence[Series], taken: dict[str, str]) -> list[_Placed]:
-    """The series whose names no other kind has taken, families together.
-
-    A family has one type. Definitions with one name for two kinds do not compile, but remote agents may send any.
-    """
-    placed = []
-    for position, series in enumerate(group):
-        name = metric_name(series.name)
-        if taken.setdefault(name, series.kind) == series.kind:
-            placed.append(_Placed(position, series, name))
-    return sorted(placed, key=lambda entry: (entry.name, label_text(entry.series)))
-
-
-def _by_power(placed: Sequence[_Placed]) -> list[list[_Placed]]:
-    """Histograms of the same size together; a family whose members differ goes to its first member's group only."""
-    groups: dict[int, list[_Placed]] = {}
-    powers: dict[str, int] = {}
-    for entry in placed:
-        power = powers.setdefault(entry.name, entry.series.power)
-        if power == entry.series.power:
-            groups.setdefault(power, []).append(entry)
-    return list(groups.values())
+def _by_number(groups: Sequence[Group], found: Sequence[Sequence[T]]) -> dict[int, T]:
+    """What was found for the members of each group, by the member's place in the catalog."""
+    pairs = (zip(group.numbers, values, strict=True) for group, values in zip(groups, found, strict=True))
+    return {number: value for pair in pairs for number, value in pair}
 
 
 class _Scalars:
     """All counters or all gauges."""
 
-    def __init__(self, placed: Sequence[_Placed], kind: str) -> None:
+    def __init__(self, placed: Sequence[_Placed], kind: FamilyKind, syntax: Syntax) -> None:
         self._placed = placed
-        self._kind = kind
-        self._rows: Rows = np.array([entry.position for entry in placed], np.intp)
-        self._lines = [f"{entry.name}{label_text(entry.series)} ".replace("%", "%%") + "%d\n" for entry in placed]
+        self._gauges = kind == "gauge"
+        self._rows = np.array([entry.position for entry in placed], np.intp)
+        self._lines = [
+            template(f"{syntax.sample(entry.family, kind)}{braces(entry.labels)} ") + f"%d{END}" for entry in placed
+        ]
         self._absent = np.zeros(len(placed), bool)
         self._template = self._make()
 
     def render(self, values: npt.NDArray[np.uint64] | npt.NDArray[np.int64]) -> str:
         mine = values[self._rows]
-        if self._kind == "gauge":
+        if self._gauges:
             absent = mine == ABSENT_GAUGE
             if not np.array_equal(absent, self._absent):
                 self._absent = absent
@@ -152,196 +242,70 @@ class _Scalars:
         for entry, line, absent in zip(self._placed, self._lines, self._absent.tolist(), strict=True):
             if absent:
                 continue
-            if entry.name != family:
-                family = entry.name
-                parts.append(_header(family, self._kind, entry.series.help).replace("%", "%%"))
+            if entry.family != family:
+                family = entry.family
+                parts.append(template(entry.header))
             parts.append(line)
         return "".join(parts)
 
 
-class _Summaries:
-    """Percentiles of histograms of one size over the time between two readings."""
+class _Percentiles:
+    """The text of one histogram's percentiles."""
 
-    def __init__(self, placed: Sequence[_Placed], offsets: Sequence[int]) -> None:
-        self._placed = placed
-        self._offsets = offsets
-        power = placed[0].series.power
-        self._buckets = histogram_buckets(power)
-        self._uppers = [bucket_bounds(at, power)[1] for at in range(self._buckets)]
-        self._positions = _positions(placed, offsets, self._buckets)
-        self._prefixes = [
-            [f"{entry.name}{label_text(entry.series, percentile=f'{q:g}')} " for q in PERCENTILES] for entry in placed
-        ]
-        self._headers = [
-            _header(entry.name, "gauge", f"{_sentence(entry.series.help)} Percentiles of the last interval.".lstrip())
-            for entry in placed
-        ]
-        self._paired_with: Catalog | None = None
-        self._pairs: tuple[npt.NDArray[np.bool_], Rows] = (np.empty(0, bool), np.empty((0, 0), np.intp))
+    def __init__(self, placed: _Placed, form: SummaryForm) -> None:
+        self.placed = placed
+        name, labels = placed.family, placed.labels
+        lines = [name + braces(labels, f'{form}="{q:g}"') for q in PERCENTILES]
+        if form == "quantile":
+            lines += [f"{name}{suffix}{braces(labels)}" for suffix in ("_sum", "_count")]
+        self._template = "".join(f"{template(line)} %s{END}" for line in lines)
 
-    def render(self, reading: Reading, previous: Reading) -> str:
-        if not previous.catalog.histograms:
-            return ""
-        have, before = self._previous_positions(reading.catalog, previous.catalog)
-        now = reading.histograms[self._positions]
-        past = previous.histograms[before]
-        delta = now - past
-        running = np.cumsum(delta, axis=1, dtype=np.uint64)
-        totals = running[:, -1].astype(np.float64)
-        # A bucket that went backwards is a new start of the sampler: nothing is known about this interval.
-        usable = have & (totals > 0) & ~(now < past).any(axis=1)
-        ranks = np.maximum(1.0, np.ceil(np.outer(PERCENTILES, totals))).astype(np.uint64)
-        indexes = [(running < rank[:, None]).sum(axis=1).tolist() for rank in ranks]
-        parts = []
-        family = None
-        for row in np.flatnonzero(usable).tolist():
-            if self._placed[row].name != family:
-                family = self._placed[row].name
-                parts.append(self._headers[row])
-            for prefix, index in zip(self._prefixes[row], indexes, strict=True):
-                parts.append(f"{prefix}{self._uppers[index[row]]}\n")
-        return "".join(parts)
+    def gauges(self, values: tuple[int, ...]) -> str:
+        return self._template % values
 
-    def _previous_positions(self, catalog: Catalog, previous: Catalog) -> tuple[npt.NDArray[np.bool_], Rows]:
-        """Which histograms the previous reading had, and where their buckets were; paired by identity, not by place."""
-        if previous is catalog:
-            return np.ones(len(self._placed), bool), self._positions
-        if previous is not self._paired_with:
-            at = {_key(series): number for number, series in enumerate(previous.histograms)}
-            numbers = [at.get(_key(entry.series), -1) for entry in self._placed]
-            starts = np.array([previous.histogram_offsets[max(0, number)] for number in numbers], np.intp)
-            # A histogram that is new takes any place that exists; it is not used.
-            inside = np.minimum(starts[:, None] + np.arange(self._buckets), previous.histogram_offsets[-1] - 1)
-            self._paired_with = previous
-            self._pairs = (np.array(numbers) >= 0, inside)
-        return self._pairs
+    def summary(self, values: tuple[int, ...] | None, count: int, total: float) -> str:
+        """Without events in the interval the quantiles are no numbers, as in every client library."""
+        quantiles = ("NaN",) * len(PERCENTILES) if values is None else values
+        return self._template % (*quantiles, number(total), count)
 
 
-class _Distributions:
-    """Histograms of one size with their buckets, at a grouping power that is at most their own."""
+class _Distribution:
+    """The text of one histogram with its buckets."""
 
-    def __init__(
-        self, placed: Sequence[_Placed], offsets: Sequence[int], power: int, highest: Mapping[str, int]
-    ) -> None:
-        own = placed[0].series.power
-        self._power = min(power, own)
-        self._positions = _positions(placed, offsets, histogram_buckets(own))
-        count = histogram_buckets(self._power)
-        bounds = [bucket_bounds(at, self._power) for at in range(count)]
-        self._uppers = [upper for _, upper in bounds]
-        self._middles = np.array([(low + high) / 2 for low, high in bounds])
-        # Coarser buckets hold whole finer ones: each begins where the coarse number changes.
-        coarse = [bucket_index(bucket_bounds(at, own)[0], self._power) for at in range(histogram_buckets(own))]
-        self._starts = np.searchsorted(np.array(coarse), np.arange(count))
-        self._shapes = [_Shape(entry, self._uppers) for entry in placed]
-        for shape in self._shapes:
-            shape.top = highest.get(shape.key, -1)
-        self._headers = [
-            _header(entry.name + DISTRIBUTION, "histogram", f"{_sentence(entry.series.help)} Since the start.".lstrip())
-            if at == 0 or placed[at - 1].name != entry.name
-            else ""
-            for at, entry in enumerate(placed)
-        ]
+    def __init__(self, placed: _Placed, group: Group, syntax: Syntax) -> None:
+        self.placed = placed
+        name, labels = placed.family, braces(placed.labels)
+        prefix = f"{name}_bucket{braces(placed.labels, 'le=')[:-1]}"
+        self._lines = [f'{prefix}"{syntax.bound(upper)}"}} ' for upper in group.uppers]
+        self._infinite = f'{prefix}"+Inf"}} {END}{name}_count{labels} {END}'
+        self._sum = f"{name}_sum{labels} "
+        self._range = (-1, -1)
+        self._zeros = self._middle = self._rest = ""
 
-    def highest(self) -> dict[str, int]:
-        return {shape.key: shape.top for shape in self._shapes}
+    def render(self, found: Cumulative, stamp: str) -> str:
+        if (found.first, found.top) != self._range:
+            self._make(found.first, found.top)
+        return "".join(
+            (
+                self._zeros.replace(END, stamp),
+                (self._middle % tuple(found.running)).replace(END, stamp),
+                self._rest.replace(END, f"{found.count}{stamp}"),
+                f"{self._sum}{number(found.total)}{stamp}",
+            )
+        )
 
-    def render(self, reading: Reading) -> str:
-        counts = np.add.reduceat(reading.histograms[self._positions], self._starts, axis=1)
-        running = np.cumsum(counts, axis=1, dtype=np.uint64)
-        sums = (counts @ self._middles).tolist()
-        nonempty = counts != 0
-        tops = np.where(nonempty.any(axis=1), counts.shape[1] - 1 - np.argmax(nonempty[:, ::-1], axis=1), -1).tolist()
-        parts = []
-        for header, shape, top, row, total in zip(self._headers, self._shapes, tops, running, sums, strict=True):
-            parts.append(header)
-            parts.append(shape.render(row, top, total))
-        return "".join(parts)
+    def _make(self, first: int, top: int) -> None:
+        """For buckets from `first` to `top` that change; this range only grows."""
+        self._range = (first, top)
+        self._zeros = "".join(f"{line}0{END}" for line in self._lines[:first])
+        self._middle = "".join(f"{template(line)}%d{END}" for line in self._lines[first : top + 1])
+        self._rest = "".join(f"{line}{END}" for line in self._lines[max(first, top + 1) :]) + self._infinite
 
 
-class _Shape:
-    """The text of one distribution: every bucket up to the highest that ever held anything, so that none disappears."""
-
-    def __init__(self, entry: _Placed, uppers: Sequence[int]) -> None:
-        self.key = entry.name + label_text(entry.series)
-        self.top = -1
-        self._entry = entry
-        self._uppers = uppers
-        self._template = ""
-        self._template_top = -2
-
-    def render(self, running: U64, top: int, total: float) -> str:
-        self.top = max(self.top, top)
-        if self.top != self._template_top:
-            self._template = self._make()
-            self._template_top = self.top
-        count = int(running[-1])
-        return self._template % (*running[: self.top + 1].tolist(), count, total, count)
-
-    def _make(self) -> str:
-        entry = self._entry
-        name = entry.name + DISTRIBUTION
-        labels = label_text(entry.series)
-        # `le` comes last; nothing sorts behind it that a reader would miss.
-        prefix = f"{name}_bucket{{{labels[1:-1]}{',' if labels else ''}le=".replace("%", "%%")
-        lines = [f'{prefix}"{upper}"}} %d\n' for upper in self._uppers[: self.top + 1]]
-        lines.append(f'{prefix}"+Inf"}} %d\n')
-        lines.append(f"{name}_sum{labels} ".replace("%", "%%") + "%r\n")
-        lines.append(f"{name}_count{labels} ".replace("%", "%%") + "%d\n")
-        return "".join(lines)
-
-
-def metric_name(name: str) -> str:
-    """The name with what the format does not allow replaced; names of our own definitions pass unchanged."""
-    clean = _NOT_IN_METRIC.sub("_", name)
-    return f"_{clean}" if clean[:1].isdigit() or not clean else clean
-
-
-def label_text(series: Series, **extra: str) -> str:
-    """`{key="value",...}` sorted by key, with unit and sampler; empty without labels."""
-    labels = dict(series.labels)
-    if series.unit:
-        labels["unit"] = series.unit
-    if series.sampler:
-        labels["sampler"] = series.sampler
-    return labels_text({**labels, **extra})
-
-
-def labels_text(labels: Mapping[str, str]) -> str:
-    """As `label_text`, of any labels."""
-    pairs = sorted((_label_name(key), value) for key, value in labels.items())
-    return "{" + ",".join(f'{key}="{_escaped(value)}"' for key, value in pairs) + "}" if pairs else ""
-
-
-def _label_name(key: str) -> str:
-    clean = _NOT_IN_LABEL.sub("_", key)
-    return f"_{clean}" if clean[:1].isdigit() or not clean else clean
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _header(name: str, kind: str, text: str) -> str:
-    """HELP, where there is a text, and TYPE."""
-    escaped = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return (f"# HELP {name} {escaped}\n" if escaped else "") + f"# TYPE {name} {kind}\n"
-
-
-def _sentence(text: str) -> str:
-    return text if not text or text.endswith(".") else f"{text}."
-
-
-def _family_text(family: Family) -> str:
-    lines = [f"{family.name}{labels_text(labels)} {value:.17g}\n" for labels, value in family.samples]
-    return _header(family.name, family.kind, family.help) + "".join(lines) if lines else ""
-
-
-def _positions(placed: Sequence[_Placed], offsets: Sequence[int], buckets: int) -> Rows:
-    """Where the buckets of these histograms are in a reading: histograms x buckets."""
-    starts = np.array([offsets[entry.position] for entry in placed], np.intp)
-    return starts[:, None] + np.arange(buckets, dtype=np.intp)
-
-
-def _key(series: Series) -> tuple[str, str, int]:
-    return (series.name, label_text(series), series.power)
+def _family_text(family: Family, syntax: Syntax) -> str:
+    if not family.samples:
+        return ""
+    name = syntax.family(family.name, family.kind)
+    sample = syntax.sample(name, family.kind)
+    lines = [f"{sample}{braces(labels_text(labels))} {number(value)}\n" for labels, value in family.samples]
+    return syntax.header(name, family.kind, family.help) + "".join(lines)

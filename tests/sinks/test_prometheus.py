@@ -1,65 +1,55 @@
 from __future__ import annotations
 
+import logging
 import math
 import subprocess
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
-from rezolus.histogram import bucket_bounds, downsample, quantiles
-from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series
-from rezolus.sinks.prometheus import PERCENTILES, Family, Renderer, metric_name, render_families
+from rezolus.histogram import bucket_bounds, downsample, mean, quantiles
+from rezolus.reading import ABSENT_GAUGE, U64, Catalog, Reading, Series
+from rezolus.sinks.distributions import PERCENTILES
+from rezolus.sinks.exposition import OPENMETRICS, TEXT, Syntax, metric_name
+from rezolus.sinks.prometheus import Family, HistogramForm, Renderer, Style, SummaryForm
 from tests import needs
+from tests.sinks import strict
+from tests.sinks.strict import Labels, samples
 from tests.synthetic import Walk, catalog
 
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+Samples = dict[tuple[str, Labels], float]
+NOTHING = np.empty(0, np.uint64)
 
 
-def parsed(body: bytes) -> Samples:
-    """All samples by name and labels, after checking what the format demands of families."""
-    text = body.decode()
-    assert text.endswith("\n") or not text
-    seen = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(seen) == len(set(seen))  # one TYPE per family, families contiguous
-    helps = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP")]
-    assert len(helps) == len(set(helps))
-    samples: Samples = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            # the parser gives every counter the suffix that newer formats demand
-            name = sample.name if family.type != "counter" or sample.name in seen else sample.name[: -len("_total")]
-            key = (name, tuple(sorted(sample.labels.items())))
-            assert key not in samples
-            assert sample.timestamp is None
-            samples[key] = sample.value
-    return samples
-
-
-def labels_of(series: Series, **extra: str) -> tuple[tuple[str, str], ...]:
+def labels_of(series: Series, **extra: str) -> Labels:
     own = {key: value for key, value in (("unit", series.unit), ("sampler", series.sampler)) if value}
     return tuple(sorted({**series.labels, **own, **extra}.items()))
 
 
-def expect_values(samples: Samples, reading: Reading) -> None:
-    for group, values in ((reading.catalog.counters, reading.counters), (reading.catalog.gauges, reading.gauges)):
-        for series, value in zip(group, values.tolist(), strict=True):
-            assert samples[series.name, labels_of(series)] == value
+def expect_values(found: Samples, reading: Reading, *, total: str = "") -> None:
+    """Every counter and gauge is there; `total`: what counters end with."""
+    for series, value in zip(reading.catalog.counters, reading.counters.tolist(), strict=True):
+        assert found[series.name + total, labels_of(series)] == value
+    for series, value in zip(reading.catalog.gauges, reading.gauges.tolist(), strict=True):
+        assert found[series.name, labels_of(series)] == value
+
+
+def only_histograms(series: tuple[Series, ...], *parts: U64) -> Reading:
+    counts = np.concatenate(parts) if parts else NOTHING
+    return Reading(Catalog((), (), series), 1, 1, 1, NOTHING, np.empty(0, np.int64), counts)
 
 
 @pytest.mark.parametrize("power", [3, 5])
 def test_every_value_appears_with_its_labels(power: int) -> None:
     walk = Walk(catalog(cgroups=3, power=power))
     before, now = walk.step(), walk.step()
-    samples = parsed(Renderer().render(now, before))
-    expect_values(samples, now)
+    found = samples(Renderer(Style()).render(now, before))
+    expect_values(found, now)
     offsets = walk.catalog.histogram_offsets
-    for number, series in enumerate(walk.catalog.histograms):
-        delta = (now.histograms - before.histograms)[offsets[number] : offsets[number + 1]]
+    for at, series in enumerate(walk.catalog.histograms):
+        delta = (now.histograms - before.histograms)[offsets[at] : offsets[at + 1]]
         for q, expected in zip(PERCENTILES, quantiles(delta, PERCENTILES), strict=True):
-            assert samples[series.name, labels_of(series, percentile=f"{q:g}")] == expected
+            assert found[series.name, labels_of(series, percentile=f"{q:g}")] == expected
 
 
 def test_the_text_itself() -> None:
@@ -68,58 +58,40 @@ def test_the_text_itself() -> None:
             Series("cpu_usage", "counter", {"id": "0", "state": "user"}, "nanoseconds", "CPU time", "cpu_usage"),
             Series("cpu_usage", "counter", {"id": "1", "state": "user"}, "nanoseconds", "CPU time", "cpu_usage"),
         ),
-        (Series("odd", "gauge", {"path": 'a\\b"c\nd 100%'}, "", "back\\slash\nand line"),),
+        (Series("odd", "gauge", {"path": 'a\\b"c\nd 100%'}, "", 'back\\slash "and"\nline'),),
         (),
     )
-    body = Renderer().render(
-        Reading(series, 1, 1, 1, np.array([5, 2**64 - 1], np.uint64), np.array([-3], np.int64), np.empty(0, np.uint64)),
-        None,
-    )
-    assert body.decode() == (
+    counters, gauges = np.array([5, 2**64 - 1], np.uint64), np.array([-3], np.int64)
+    reading = Reading(series, 1_795_372_013_001_999_999, 1, 1, counters, gauges, NOTHING)
+    own = [Family("own_total", "counter", "Help", (({"sink": "x"}, 3),)), Family("none", "gauge", "", ())]
+    assert Renderer(Style()).render(reading, None, own).decode() == (
         "# HELP cpu_usage CPU time\n"
         "# TYPE cpu_usage counter\n"
-        'cpu_usage{id="0",sampler="cpu_usage",state="user",unit="nanoseconds"} 5\n'
-        'cpu_usage{id="1",sampler="cpu_usage",state="user",unit="nanoseconds"} 18446744073709551615\n'
-        "# HELP odd back\\\\slash\\nand line\n"
+        'cpu_usage{id="0",sampler="cpu_usage",state="user",unit="nanoseconds"} 5 1795372013001\n'
+        'cpu_usage{id="1",sampler="cpu_usage",state="user",unit="nanoseconds"} 18446744073709551615 1795372013001\n'
+        '# HELP odd back\\\\slash "and"\\nline\n'
         "# TYPE odd gauge\n"
-        'odd{path="a\\\\b\\"c\\nd 100%"} -3\n'
+        'odd{path="a\\\\b\\"c\\nd 100%"} -3 1795372013001\n'
+        "# HELP own_total Help\n"
+        "# TYPE own_total counter\n"
+        'own_total{sink="x"} 3\n'
     )
-
-
-LABEL_TEXT = st.text(max_size=8)
-
-
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(LABEL_TEXT, st.text(max_size=20), st.integers(0, 2**64 - 1)), max_size=6, unique_by=lambda t: t[0]
-    )
-)
-def test_any_label_value_and_help_survives(entries: list[tuple[str, str, int]]) -> None:
-    clean = [(label.encode("utf-8", "replace").decode(), text, value) for label, text, value in entries]
-    clean = list({label: (label, text, value) for label, text, value in clean if "\r" not in label + text}.values())
-    group = tuple(Series("m", "counter", {"k": label}, "", text) for label, text, _ in clean)
-    counters = np.array([value for _, _, value in clean], np.uint64)
-    reading = Reading(Catalog(group, (), ()), 1, 1, 1, counters, np.empty(0, np.int64), np.empty(0, np.uint64))
-    text = Renderer().render(reading, None).decode()
-    # the reference parser splits lines as Python does, the format only at \n
-    if len(text.splitlines()) == text.count("\n"):
-        expect_values(parsed(text.encode()), reading)
+    assert Renderer(Style(timestamps=False)).render(reading, None).decode().splitlines()[2].endswith('"} 5')
 
 
 def test_absent_gauges_are_left_out_and_come_back() -> None:
     walk = Walk(
         Catalog((), (Series("a", "gauge", {}), Series("b", "gauge", {"x": "1"}), Series("b", "gauge", {"x": "2"})), ())
     )
-    renderer = Renderer()
+    renderer = Renderer(Style())
     reading = walk.step()
     gauges = reading.gauges
     for absent in ([], [0], [1], [0, 1, 2], [2], []):
         reading.gauges = gauges.copy()
         reading.gauges[absent] = ABSENT_GAUGE
-        samples = parsed(renderer.render(reading, None))
-        assert len(samples) == 3 - len(absent)
-        assert set(samples.values()) == {int(v) for n, v in enumerate(gauges) if n not in absent}
+        found = samples(renderer.render(reading, None))
+        assert len(found) == 3 - len(absent)
+        assert set(found.values()) == {int(v) for n, v in enumerate(gauges) if n not in absent}
 
 
 def test_percentiles_are_of_the_interval_and_paired_by_identity() -> None:
@@ -127,110 +99,157 @@ def test_percentiles_are_of_the_interval_and_paired_by_identity() -> None:
     zeros = np.zeros(496, np.uint64)
     old, new = zeros.copy(), zeros.copy()
     old[20], new[20], new[40] = 1000, 1000, 10
+    renderer = Renderer(Style())
 
-    def reading(series: tuple[Series, ...], *parts: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> Reading:
-        none = np.empty(0, np.uint64)
-        return Reading(Catalog((), (), series), 1, 1, 1, none, np.empty(0, np.int64), np.concatenate(parts))
+    def percentiles(now: Reading, before: Reading) -> Samples:
+        return samples(renderer.render(now, before))
 
-    renderer = Renderer()
     upper = bucket_bounds(40, 3)[1]
-    before = reading((a,), old)
-    after = reading((b, a), old, new)  # b is new: nothing is known about its interval
-    samples = parsed(renderer.render(after, before))
-    assert samples == {("a", (("percentile", f"{q:g}"),)): upper for q in PERCENTILES}
+    before = only_histograms((a,), old)
+    after = only_histograms((b, a), old, new)  # b is new: nothing is known about its interval
+    assert percentiles(after, before) == {("a", (("percentile", f"{q:g}"),)): upper for q in PERCENTILES}
     # no events, and a sampler that began anew, say nothing
-    assert parsed(renderer.render(after, after)) == {}
-    assert parsed(renderer.render(reading((a,), old), reading((a,), new))) == {}
-    assert parsed(renderer.render(reading((a,), new), reading((b,), old))) == {}
-    nothing = reading((), np.empty(0, np.uint64))
-    assert parsed(renderer.render(reading((a,), new), nothing)) == {}
-    assert parsed(renderer.render(nothing, reading((a,), new))) == {}
+    assert percentiles(after, after) == {}
+    assert percentiles(only_histograms((a,), old), only_histograms((a,), new)) == {}
+    assert percentiles(only_histograms((a,), new), only_histograms((b,), old)) == {}
+    assert percentiles(only_histograms((a,), new), only_histograms(())) == {}
+    assert percentiles(only_histograms(()), only_histograms((a,), new)) == {}
 
 
-@pytest.mark.parametrize("power", [0, 1, 2, 3, 7])
-def test_buckets_are_cumulative_and_end_with_infinity(power: int) -> None:
-    walk = Walk(catalog(cgroups=1))
-    reading = walk.step()
-    samples = parsed(Renderer("buckets", power).render(reading, None))
-    offsets = walk.catalog.histogram_offsets
-    for number, series in enumerate(walk.catalog.histograms):
-        counts = reading.histograms[offsets[number] : offsets[number + 1]].tolist()
-        name = f"{series.name}_distribution"
-        own = labels_of(series)
-        found = [
-            (float(dict(labels)["le"]), value)
-            for (sample, labels), value in samples.items()
-            if sample == f"{name}_bucket" and tuple(pair for pair in labels if pair[0] != "le") == own
-        ]
-        finite = sorted(found)[:-1]
-        assert max(found) == (math.inf, sum(counts))
-        for upper, value in finite:
-            assert value == sum(count for at, count in enumerate(counts) if bucket_bounds(at, 3)[1] <= upper)
-        assert finite[-1][1] == sum(counts)
-        assert len(finite) < 2 or finite[-2][1] < sum(counts)  # no buckets above the highest that holds anything
-        assert samples[f"{name}_count", own] == sum(counts)
-        low, high = (
-            sum(count * bucket_bounds(at, min(power, 3))[side] for at, count in enumerate(coarse(counts, power)))
-            for side in (0, 1)
-        )
-        assert low <= samples[f"{name}_sum", own] <= high
+def test_summaries_have_quantiles_of_the_interval_and_totals_since_the_start() -> None:
+    series = Series("a", "histogram", {"op": "x"}, "", "About a.")
+    old, new = np.zeros(496, np.uint64), np.zeros(496, np.uint64)
+    old[20], new[20], new[40] = 1000, 1000, 10
+    renderer = Renderer(Style(summaries="quantile"))
+    before, after = only_histograms((series,), old), only_histograms((series,), new)
+    body = renderer.render(after, before)
+    (family,) = strict.families(body, "text")
+    assert (family.kind, family.help) == ("summary", "About a. Percentiles of the last interval.")
+    found = samples(body)
+    upper = bucket_bounds(40, 3)[1]
+    for q in PERCENTILES:
+        assert found["a", (("op", "x"), ("quantile", f"{q:g}"))] == upper
+    assert found["a_count", (("op", "x"),)] == 1010
+    average = mean(new)
+    assert average is not None
+    assert found["a_sum", (("op", "x"),)] == pytest.approx(average * 1010)
+    # nothing happened, or nothing is known: no number, but the totals go on
+    for previous in (after, None):
+        found = samples(renderer.render(after, previous))
+        assert math.isnan(found["a", (("op", "x"), ("quantile", "0.5"))])
+        assert found["a_count", (("op", "x"),)] == 1010
 
 
-def coarse(counts: list[int], power: int) -> list[int]:
-    array = np.array(counts, np.uint64)
-    found: list[int] = (downsample(array, power) if power < 3 else array).tolist()
-    return found
+@pytest.mark.parametrize("syntax", [TEXT, OPENMETRICS])
+@pytest.mark.parametrize(("own", "bits"), [(3, 64), (7, 64), (5, 20), (0, 64), (3, 4)])
+@pytest.mark.parametrize("power", [0, 1, 3, 7])
+def test_bounds_are_the_buckets_own(syntax: Syntax, own: int, bits: int, power: int) -> None:
+    series = Series("h", "histogram", {"op": "x"}, "", "", "", own, bits)
+    random = np.random.default_rng(3)
+    counts = np.zeros(series.buckets, np.uint64)
+    np.add.at(counts, random.integers(0, series.buckets, 200), np.uint64(1))
+    reading = only_histograms((series,), counts)
+    found = samples(Renderer(Style(syntax, "buckets", grouping_power=power)).render(reading, None), syntax.name)
+    fine = [(bucket_bounds(at, own)[1], count) for at, count in enumerate(counts.tolist())]
+    shown = {dict(labels)["le"]: value for (name, labels), value in found.items() if name == "h_distribution_bucket"}
+    assert shown.pop("+Inf") == 200 == found["h_distribution_count", (("op", "x"),)]
+    coarse = Series("h", "histogram", {}, power=min(own, power), max_power=bits)
+    bounds = [bucket_bounds(at, min(own, power))[1] for at in range(coarse.buckets)]
+    assert [bound.removesuffix(".0") for bound in shown] == [str(bound) for bound in bounds]
+    assert bounds[-1] == 2**bits - 1
+    for bound, value in zip(bounds, shown.values(), strict=True):
+        assert value == sum(count for upper, count in fine if upper <= bound)
+    lows = sum(bucket_bounds(at, own)[0] * count for at, (_, count) in enumerate(fine))
+    highs = sum(upper * count for upper, count in fine)
+    assert lows <= found["h_distribution_sum", (("op", "x"),)] <= highs
 
 
-def test_buckets_never_disappear() -> None:
+def test_bounds_do_not_depend_on_what_was_counted() -> None:
     series = Series("h", "histogram", {})
-    renderer = Renderer("both")
+    renderer = Renderer(Style(histograms="buckets"))
 
-    def buckets(catalog: Catalog, highest: int) -> int:
+    def bounds(*filled: int) -> list[str]:
         counts = np.zeros(496, np.uint64)
-        counts[highest] = 1
-        reading = Reading(catalog, 1, 1, 1, np.empty(0, np.uint64), np.empty(0, np.int64), counts)
-        return sum(name == "h_distribution_bucket" for name, _ in parsed(renderer.render(reading, None)))
+        counts[list(filled)] = 3
+        found = samples(renderer.render(only_histograms((series,), counts), None))
+        shown = [(dict(labels)["le"], value) for (name, labels), value in found.items() if name.endswith("_bucket")]
+        for bound, value in shown:
+            expected = sum(3 for at in filled if bucket_bounds(at, 3)[1] <= float(bound.replace("Inf", "inf")))
+            assert value == expected
+        return [bound for bound, _ in shown]
 
-    first = Catalog((), (), (series,))
-    assert buckets(first, 100) == 102
-    assert buckets(first, 40) == 102
-    assert buckets(Catalog((), (), (series,)), 10) == 102  # also across catalogs
-    assert buckets(first, 120) == 122
+    first = bounds()
+    assert len(first) == 497
+    for filled in ([100], [100, 40], [0], [495], [0, 495], [20, 21]):
+        assert bounds(*filled) == first
 
 
-def test_one_name_has_one_kind() -> None:
-    series = Catalog(
-        (Series("x", "counter", {}), Series("y z", "counter", {"a-b": "1"})),
-        (Series("x", "gauge", {}),),
-        (
-            Series("x", "histogram", {}),
-            Series("h", "histogram", {"n": "3"}),
-            Series("h", "histogram", {"n": "4"}, power=4),
-        ),
+def test_members_of_one_family_may_differ_in_size() -> None:
+    sizes = [(3, 64), (7, 64), (3, 32)]
+    series = tuple(
+        Series("h", "histogram", {"n": str(n)}, "", "", "", power, bits) for n, (power, bits) in enumerate(sizes)
     )
-    samples = parsed(Renderer("both").render(Walk(series).step(), None))
-    assert ("x", ()) in samples
-    assert ("y_z", (("a_b", "1"),)) in samples
+    walk = Walk(Catalog((), (), series))
+    before, now = walk.step(), walk.step()
+    found = samples(Renderer(Style(histograms="both")).render(now, before))
+    for n in range(len(sizes)):
+        assert ("h", (("n", str(n)), ("percentile", "0.5"))) in found
+        assert found["h_distribution_count", (("n", str(n)),)] == 120
+
+
+def test_a_name_has_one_family_and_who_comes_late_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    series = Catalog(
+        (
+            Series("x", "counter", {}),
+            Series("y z", "counter", {"a-b": "1", "a_b": "2", "__name__": "n", "9": "3", "none": ""}),
+            Series("y:z", "counter", {"q": "1\0"}),
+            Series("y_z", "counter", {"a_b": "1", "a_b_": "2", "label__name__": "n", "_9": "3"}),
+            Series("own_total", "counter", {}),
+        ),
+        (Series("x", "gauge", {}), Series("h_distribution_count", "gauge", {})),
+        (Series("x", "histogram", {}), Series("h", "histogram", {"le": "1", "percentile": "2"})),
+    )
+    walk = Walk(series)
+    renderer = Renderer(Style(histograms="both"))
+    before = walk.step()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            body = renderer.render(walk.step(), before, [Family("own_total", "counter", "", (({}, 1),))])
+    found = samples(body)
+    assert ("x", ()) in found
+    assert found["own_total", ()] == 1
+    assert ("y_z", (("_9", "3"), ("a_b", "1"), ("a_b_", "2"), ("label__name__", "n"))) in found
+    assert ("y:z", (("q", "1\ufffd"),)) in found
+    assert ("h", (("le", "1"), ("percentile", "0.5"), ("percentile_", "2"))) in found
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].endswith("has that name: h_distribution, own_total, x, y_z")
     assert metric_name("9 lives") == "_9_lives"
 
 
-def test_values_of_the_daemon_itself() -> None:
-    body = render_families(
-        [Family("a_total", "counter", "Help", (({"sink": "x"}, 3),)), Family("none", "gauge", "", ())]
-    )
-    assert body == b'# HELP a_total Help\n# TYPE a_total counter\na_total{sink="x"} 3\n'
+def test_without_a_reading_there_is_what_the_daemon_knows_of_itself() -> None:
+    own = [Family("a_total", "counter", "Help", (({"sink": "x"}, 3),)), Family("b", "gauge", "", (({}, 0.5),))]
+    assert samples(Renderer(Style()).render(None, None, own)) == {("a_total", (("sink", "x"),)): 3, ("b", ()): 0.5}
 
 
-@pytest.mark.parametrize("form", ["summary", "buckets", "both"])
-def test_promtool_finds_no_error(form: str) -> None:
+@pytest.mark.parametrize("histograms", ["summary", "buckets", "both", "none"])
+@pytest.mark.parametrize("summaries", ["percentile", "quantile"])
+def test_promtool_finds_no_error(histograms: HistogramForm, summaries: SummaryForm) -> None:
     promtool = needs.program("promtool", "prometheus")
     walk = Walk()
     before = walk.step()
-    body = Renderer(form).render(walk.step(), before)  # type: ignore[arg-type]
+    body = Renderer(Style(histograms=histograms, summaries=summaries)).render(walk.step(), before)
     done = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, check=False)
     # 3: there is advice about names; those are Rezolus'
     advice = done.stderr.decode().splitlines()
     assert done.returncode in {0, 3}, advice
     kept = ('should have "_total" suffix', "use base unit")
     assert [line for line in advice if not any(text in line for text in kept)] == []
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_coarser_buckets_count_the_same(power: int) -> None:
+    walk = Walk(Catalog((), (), (Series("h", "histogram", {}),)))
+    reading = walk.step()
+    found = samples(Renderer(Style(histograms="buckets", grouping_power=power)).render(reading, None))
+    shown = [value for (name, _), value in found.items() if name.endswith("_bucket")]
+    assert shown[:-1] == np.cumsum(downsample(reading.histograms, power)).tolist()
