@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bpf": set(),
     "wire": {"errors", "reading", "recording"},
     "remote": {"agent", "config", "errors", "guard", "histogram", "reading", "sinks", "units", "wire"},
-    "sinks": {"config", "errors", "outputs", "histogram", "http", "reading", "recording", "units", "wire"},
+    "sinks": {"compression", "config", "errors", "outputs", "histogram", "http", "reading", "recording", "units", "wire"},
     "agent": {"bpf", "compression", "config", "definitions", "errors", "reading", "recording", "wire"},
     "watch": {"agent", "errors", "histogram", "reading", "units"},
 }

@@ -36,7 +36,7 @@ _SUFFIXES: Mapping[FamilyKind, tuple[str, ...]] = {
 class Syntax:
     """One of the two formats."""
 
-    name: str
+    name: Literal["text", "openmetrics"]
     content_type: str
     openmetrics: bool
 
