@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import trio
@@ -142,12 +143,14 @@ class SyntheticSource:
 
 
 def main() -> None:
-    """`python -m tests.synthetic CONFIG`: the daemon with this source."""
+    """`python -m tests.synthetic CONFIG [LIMIT]`: the daemon with this source, which gives so many readings."""
     from rezolus.config import LOCAL, load
-    from rezolus.daemon import Daemon
+    from rezolus.daemon import Daemon, reread_file
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    trio.run(Daemon(load(sys.argv[1]), {LOCAL: SyntheticSource(Walk())}).run)
+    config = load(sys.argv[1])
+    source = SyntheticSource(Walk(), limit=int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    trio.run(Daemon(config, {LOCAL: source}, reread=partial(reread_file, config.path, "agent")).run)
 
 
 if __name__ == "__main__":

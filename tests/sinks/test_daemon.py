@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -220,23 +222,65 @@ def test_demand_comes_from_the_enabled_sinks_and_the_wire(tmp_path: Path) -> Non
     assert (demand.interval_ns, demand.wants("x")) == (20_000_000, True)
 
 
+@dataclass
+class Process:
+    """The daemon as a process that tells a service manager (us) how it is."""
+
+    running: subprocess.Popen[str]
+    manager: socket.socket
+
+    def told(self) -> dict[str, str]:
+        """The next message to the service manager."""
+        return dict(line.split("=", 1) for line in self.manager.recv(1000).decode().splitlines())
+
+    def told_about(self, name: str) -> dict[str, str]:
+        """The next message in which something is said."""
+        while name not in (message := self.told()):
+            pass
+        return message
+
+    def messages_until_silence(self, seconds: float) -> list[dict[str, str]]:
+        """All messages until there is none for so long."""
+        messages = []
+        self.manager.settimeout(seconds)
+        try:
+            while True:
+                messages.append(self.told())
+        except TimeoutError:
+            return messages
+        finally:
+            self.manager.settimeout(60)
+
+    def signal(self, number: int) -> None:
+        self.running.send_signal(number)
+
+    def end(self) -> str:
+        """End it as Ctrl-C does: children get the signal too. What it said."""
+        os.killpg(self.running.pid, signal.SIGINT)
+        self.told_about("STOPPING")
+        _, stderr = self.running.communicate(timeout=60)
+        assert self.running.returncode == 0
+        assert "Traceback" not in stderr
+        return stderr
+
+
 @contextmanager
-def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
-    """The daemon as a process that tells a service manager (us) when it is ready."""
+def process(folder: Path, *arguments: str, **environment: str) -> Iterator[Process]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(folder / "notify"))
         manager.settimeout(60)
         running = subprocess.Popen(
-            [sys.executable, "-m", "tests.synthetic", str(folder / "rezolus.toml")],
+            [sys.executable, "-m", "tests.synthetic", str(folder / "rezolus.toml"), *arguments],
             cwd=ROOT,
-            env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
+            env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), **environment},
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
         try:
-            assert manager.recv(200) .startswith(b"READY=1\nSTATUS=")
-            yield running, manager
+            started = Process(running, manager)
+            assert "sink" in started.told_about("READY")["STATUS"]
+            yield started
         finally:
             running.kill()
             running.communicate()
@@ -245,24 +289,81 @@ def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], socket.socket
 
 def test_the_service_manager_is_told(tmp_path: Path) -> None:
     configuration(tmp_path, exporter=0, recorder="# all")
-    with process(tmp_path) as (running, manager):
-        os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does: children get it too
-        assert manager.recv(200).startswith(b"STOPPING=1")
-        _, stderr = running.communicate(timeout=60)
-    assert running.returncode == 0
-    assert "Traceback" not in stderr
+    with process(tmp_path) as daemon:
+        daemon.end()
     assert rows(tmp_path / "out.parquet") >= 1
+
+
+def test_sigusr1_reloads_and_the_service_manager_knows(tmp_path: Path) -> None:
+    configuration(tmp_path, exporter=0)
+    with process(tmp_path) as daemon:
+        configuration(tmp_path, exporter=0, recorder="# all")
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        daemon.signal(signal.SIGUSR1)
+        begun = daemon.told()
+        assert begun["RELOADING"] == "1"
+        assert before <= int(begun["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        assert daemon.told()["READY"] == "1"
+        (tmp_path / "rezolus.toml").write_text("[agent")
+        daemon.signal(signal.SIGUSR1)
+        assert "RELOADING" in daemon.told()
+        assert "READY" in daemon.told()
+        said = daemon.end()
+    assert "SIGUSR1: reloading" in said
+    assert "changed: rec" in said
+    assert "is not valid TOML" in said
+    assert "everything is as before" in said
+    assert rows(tmp_path / "out.parquet") >= 1
+
+
+def test_sighup_never_ends_the_daemon(tmp_path: Path) -> None:
+    configuration(tmp_path, exporter=0)
+    with process(tmp_path) as daemon:
+        for _ in range(3):
+            daemon.signal(signal.SIGHUP)
+        daemon.signal(signal.SIGUSR1)  # comes after them
+        daemon.told_about("READY")
+        assert "SIGHUP: no sink keeps a buffer" in daemon.end()
+
+
+def test_sighup_writes_out_what_hindsight_keeps(tmp_path: Path) -> None:
+    kept = f'[sinks.back]\ntype = "hindsight"\nduration = "10s"\npath = "{tmp_path}/back.parquet"\n'
+    (tmp_path / "rezolus.toml").write_text(f'[agent]\ninterval = "20ms"\n{kept}')
+    with process(tmp_path) as daemon:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "back.parquet").exists() and time.monotonic() < deadline:
+            daemon.signal(signal.SIGHUP)
+            daemon.signal(signal.SIGUSR1)
+            daemon.told_about("READY")
+        daemon.end()
+    assert rows(tmp_path / "back.parquet") >= 1
+
+
+def test_the_watchdog_is_fed_while_readings_are_made_and_no_longer(tmp_path: Path) -> None:
+    configuration(tmp_path, exporter=0)
+    with process(tmp_path, "100", WATCHDOG_USEC="200000") as daemon:
+        assert daemon.told()["WATCHDOG"] == "1"
+        assert daemon.told()["WATCHDOG"] == "1"
+        assert len(daemon.messages_until_silence(1.0)) < 50  # it gives 100 readings in 2 s
+        daemon.end()
+
+
+def test_a_watchdog_meant_for_another_process_is_not_fed(tmp_path: Path) -> None:
+    configuration(tmp_path, exporter=0)
+    with process(tmp_path, WATCHDOG_USEC="20000", WATCHDOG_PID="1") as daemon:
+        assert daemon.messages_until_silence(0.3) == []
+        daemon.end()
 
 
 def test_kill_9_loses_nothing_that_was_read(tmp_path: Path) -> None:
     configuration(tmp_path, recorder="# all")
     work = tmp_path / "out.parquet.recording"
-    with process(tmp_path) as (running, _):
+    with process(tmp_path) as daemon:
         (folder,) = work.iterdir()
         while len(list(read_range(folder))) < 10:
             pass
-        running.kill()
-        running.wait()
+        daemon.running.kill()
+        daemon.running.wait()
     times = [reading.time_ns for reading in read_range(folder)]
     (recovered,) = recover(work, tmp_path / "out.parquet")
     found = pq.read_table(recovered.file, columns=["timestamp"])["timestamp"].to_pylist()
