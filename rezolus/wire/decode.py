@@ -43,6 +43,11 @@ NS = 10**9
 NOT_LABELS = frozenset({"metric", "unit", "sampler", "grouping_power", "max_value_power"})
 """Metadata that says what a series is rather than which one of its metric."""
 
+LONGEST = 80
+"""Characters of a group's name that are shown."""
+PROBLEMS = 8
+"""How many problems of a snapshot are told."""
+
 _DECODERS = {length: msgspec.msgpack.Decoder(version) for length, version in VERSIONS.items()}
 _SCHEMA = msgspec.msgpack.Decoder(Schema)
 _DAMAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -140,7 +145,7 @@ class Decoder:
         reading = self._columns.reading(parts, lambda make: _grouped_series(make, parts), counters, gauges, buckets)
         self._schemas = used
         reading.time_ns, reading.duration_ns = _time_ns(message.systemtime), _duration_ns(message.duration)
-        return Snapshot(reading, message.metadata, "v3", tuple(problems))
+        return Snapshot(reading, message.metadata, "v3", tuple(problems[:PROBLEMS]))
 
     def _schema_of(self, group: Group, problems: list[str]) -> _GroupSchema | None:
         """The group's schema as it came or as it is known; None, with a problem, when the group cannot be used."""
@@ -149,18 +154,20 @@ class Decoder:
         raw = bytes(group.schema)
         if raw == NIL:
             if known is None:
-                problems.append(f"group {group.name} came without its schema, and none of that hash was there before")
+                problems.append(
+                    f"group {_show(group.name)} came without its schema, and none of that hash was there before"
+                )
                 return None
             schema = known
         elif known is not None and known.raw == raw:
             schema = known
         elif fnv1a_128(raw) != group.schema_hash:
-            problems.append(f"group {group.name}: its schema does not have the hash it came with")
+            problems.append(f"group {_show(group.name)}: its schema does not have the hash it came with")
             return None
         else:
             schema = _GroupSchema(raw, _SCHEMA.decode(raw))
         if _fit(group, schema):
-            problems.append(f"group {group.name} has another number of values than its schema has members")
+            problems.append(f"group {_show(group.name)} has another number of values than its schema has members")
         return schema
 
 
@@ -367,6 +374,12 @@ def _u64(values: Sequence[int]) -> U64:
 
 def _i64(values: Sequence[int]) -> I64:
     return np.fromiter(values, np.int64, len(values))
+
+
+def _show(name: str) -> str:
+    """A name from elsewhere, on one line and not longer than one reads."""
+    name = name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+    return name if name.isprintable() else repr(name)
 
 
 def _sentence(error: Exception) -> str:

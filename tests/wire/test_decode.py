@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from rezolus.reading import ABSENT_GAUGE, Reading, Series
+from rezolus.reading import ABSENT_GAUGE, Series
 from rezolus.recording.segment import identity
 from rezolus.wire.decode import NOT_LABELS, Decoder, Snapshot, WireError, decode_stream
 from rezolus.wire.fnv import fnv1a_128
 from rezolus.wire.messages import h2_config
+from tests.wire.readings import values
 
 DATA = Path(__file__).parents[1] / "data/rezolus"
 TIME_NS = 1_700_000_000_123_456_789
@@ -44,20 +45,6 @@ def v3(*groups: object) -> list[object]:
 
 def group(name: str, schema: list[list[object]], *values: list[object], window: object = None) -> list[object]:
     return [name, fnv1a_128(pack(schema)), schema, window, *values]
-
-
-def values(reading: Reading) -> dict[object, object]:
-    """Every series with its value."""
-    catalog = reading.catalog
-    found: dict[object, object] = {}
-    for series, value in zip(catalog.counters, reading.counters.tolist(), strict=True):
-        found[identity(series)] = value
-    for series, value in zip(catalog.gauges, reading.gauges.tolist(), strict=True):
-        found[identity(series)] = None if value == ABSENT_GAUGE else value
-    offsets = catalog.histogram_offsets
-    for at, series in enumerate(catalog.histograms):
-        found[identity(series)] = reading.histograms[offsets[at] : offsets[at + 1]].tolist()
-    return found
 
 
 def test_v1_is_what_it_stands_for() -> None:

@@ -1,0 +1,162 @@
+"""Whatever bytes come: a snapshot or a WireError, and the next snapshot is read as if nothing had been."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rezolus.reading import Reading
+from rezolus.wire.decode import Decoder, Snapshot, WireError, decode_stream
+from rezolus.wire.encode import Encoder
+from rezolus.wire.fnv import fnv1a_128
+from tests.wire.readings import readings, values
+from tests.wire.test_decode import data
+
+SMALL = ("v1.msgpack", "v2.msgpack", "v3.msgpack")
+LARGE = ("live/agent-v2.msgpack", "live/agent-v3.msgpack")
+MARKS = bytes(
+    [0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xC0, 0xC1, 0xC4, 0xCB, 0xCF, 0xD3, 0xD9, 0xDC, 0xDD, 0xDF, 0xFF]
+)
+"""First bytes of every form, the most harmful lengths included."""
+
+
+def attempt(body: bytes) -> Snapshot | None:
+    """The snapshot, or None when it was refused in a sentence."""
+    try:
+        snapshot = Decoder().decode(body)
+    except WireError as error:
+        sentence = str(error)
+    else:
+        return _consistent(snapshot)
+    assert len(sentence) < 300
+    assert sentence.isprintable()
+    return None
+
+
+def _consistent(snapshot: Snapshot) -> Snapshot:
+    assert all(problem.isprintable() for problem in snapshot.problems)
+    reading = snapshot.reading
+    assert len(reading.counters) == len(reading.catalog.counters)
+    assert len(reading.gauges) == len(reading.catalog.gauges)
+    assert len(reading.histograms) == reading.catalog.histogram_offsets[-1]
+    return snapshot
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_cut_off_anywhere_it_is_refused(name: str) -> None:
+    body = data(name)
+    assert [attempt(body[:at]) for at in range(len(body))] == [None] * len(body)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_one_cut_off_somewhere_is_refused(name: str) -> None:
+    body, choice = data(name), random.Random(5)
+    assert all(attempt(body[: choice.randrange(len(body))]) is None for _ in range(100))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_byte_replaced_by_every_mark(name: str) -> None:
+    body = data(name)
+    for at in range(len(body)):
+        for mark in MARKS:
+            attempt(body[:at] + bytes([mark]) + body[at + 1 :])
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_one_with_some_bytes_changed(name: str) -> None:
+    body, choice = data(name), random.Random(6)
+    for _ in range(50):
+        damaged = bytearray(body)
+        for _ in range(choice.randint(1, 4)):
+            damaged[choice.randrange(len(body) // choice.choice((1, 1, 100)))] = choice.choice(MARKS)
+        attempt(bytes(damaged))
+
+
+@given(st.binary(max_size=64), st.sampled_from([b"", b"\x94", b"\x95", b"\x96", b"\x96\x92\x01\x00\x92\x00\x00\x80"]))
+def test_any_bytes(tail: bytes, head: bytes) -> None:
+    attempt(head + tail)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=3)
+    | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(st.lists(VALUES, min_size=4, max_size=6))
+def test_any_message_of_the_right_length(message: list[object]) -> None:
+    attempt(msgspec.msgpack.encode(message))
+
+
+@given(readings(), st.data())
+def test_a_change_of_a_valid_one(found: Reading, chosen: st.DataObject) -> None:
+    body = bytearray(Encoder(chosen.draw(st.sampled_from(["v2", "v3"])), {}).encode(found))
+    for _ in range(chosen.draw(st.integers(1, 3))):
+        body[chosen.draw(st.integers(0, len(body) - 1))] = chosen.draw(st.integers(0, 255))
+    attempt(bytes(body))
+
+
+@given(st.binary(max_size=200))
+def test_a_stream_of_any_bytes(tail: bytes) -> None:
+    found = decode_stream(data("v2.msgpack") + tail)
+    assert next(found).version == "v2"
+    try:
+        for _ in found:
+            pass
+    except WireError:
+        return
+
+
+def test_a_decoder_that_met_garbage_reads_on() -> None:
+    decoder, choice = Decoder(), random.Random(7)
+    body = data("live/agent-v3.msgpack")
+    expected = decoder.decode(body).reading
+    for _ in range(30):
+        damaged = bytearray(body)
+        for _ in range(3):
+            damaged[choice.randrange(len(body))] = choice.choice(MARKS)
+        try:
+            decoder.decode(bytes(damaged))
+        except WireError:
+            continue
+    assert values(decoder.decode(body).reading) == values(expected)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x96\x92\x01\x00\x92\x00\x00\x80\xdd\xff\xff\xff\xff" + b"\x00" * 1000,
+        b"\x96\x92\x01\x00\x92\x00\x00\xdf\xff\xff\xff\xff" + b"\xa0" * 1000,
+        b"\x94\x92\x01\x00\x92\x00\x00\x80\xdd\xff\xff\xff\xff" + b"\x97" * 1000,
+        b"\x95\x92\x01\x00\x80\xdd\xff\xff\xff\xff" + b"\x93\xdb\xff\xff\xff\xff" * 100,
+        b"\x96\x92\x01\x00\x92\x00\x00\x80\x90\x90\x91\x93\xa0\x92\x98\xcf" + b"\xff" * 8 + b"\x3e\x40" + b"\x00" * 900,
+    ],
+)
+def test_a_length_that_is_claimed_takes_no_memory(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        assert attempt(body) is None
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_remembered_is_of_the_last_snapshot_only() -> None:
+    decoder = Decoder()
+    for number in range(50):
+        metadata = {"metric": "m", "name": str(number)}
+        schema = [[["0", metadata]], [], []]
+        group = [f"g{number}", fnv1a_128(msgspec.msgpack.encode(schema)), schema, None, [1], [], []]
+        decoder.decode(msgspec.msgpack.encode([[1, 0], [0, 0], {}, [group]]))
+    assert len(decoder._schemas) == len(decoder._columns._series) == 1
