@@ -36,7 +36,7 @@ Rezolus {__version__} Hindsight
 """
 
 
-class _Sending(ResponseBody):
+class _Sending(ResponseBody, AsyncIterator[bytes]):
     """An open file as the body of an answer; it is closed and `dumps` gets its place back however the answer ends."""
 
     def __init__(self, file: IO[bytes], dumps: Dumps) -> None:
@@ -51,9 +51,14 @@ class _Sending(ResponseBody):
     ) -> None:
         self._done()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := self._file.read(CHUNK):
-            yield chunk
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = self._file.read(CHUNK)
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
 
 def _end(file: IO[bytes], dumps: Dumps) -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 import random
 import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,7 +24,7 @@ from rezolus.recording.dump import DumpError, dump
 from rezolus.recording.ring import Limits, Ring, Span, read_span
 from rezolus.recording.segment import Segment
 from rezolus.recording.store import read_range, segment_files
-from tests import needs
+from tests.disks import tmpfs, use_up
 from tests.synthetic import START_NS, Walk, catalog
 
 S = 10**9
@@ -309,7 +308,7 @@ class RingMachine(RuleBasedStateMachine):
             self.scratch.cleanup()
 
 
-RingMachine.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=20)
+RingMachine.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=20)
 test_the_ring_is_its_model = RingMachine.TestCase
 
 
@@ -426,24 +425,8 @@ def test_a_file_is_replaced_by_a_whole_dump_or_not_at_all(tmp_path: Path) -> Non
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one MiB."""
-    needs.root()
-    mount = tmp_path / "small"
-    mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], check=False).returncode:
-        needs.cannot_run("needs the right to mount a small file system")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
-
-
-def use_up(file: Path) -> None:
-    """Write until nothing fits."""
-    size = 65536
-    with file.open("wb", buffering=0) as ballast:
-        while size:
-            try:
-                ballast.write(bytes(size))
-            except OSError:
-                size //= 2
+    with tmpfs(tmp_path / "small", "1m") as mount:
+        yield mount
 
 
 def test_on_a_full_disk_the_oldest_makes_room_for_the_newest(small_disk: Path) -> None:

@@ -1,23 +1,38 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Callable, Sequence
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import trio
 
+from rezolus import __version__
 from rezolus.config import HindsightConfig
-from rezolus.reading import Reading
-from rezolus.sinks.hindsight import Hindsight
+from rezolus.guard import TokenError
+from rezolus.reading import Catalog, Reading, Series
+from rezolus.recording.child import Finished
+from rezolus.sinks import hindsight as module
+from rezolus.sinks.dumps import MAX_OPEN
+from rezolus.sinks.hindsight import Hindsight, HindsightError
 from rezolus.units import Address
+from tests.disks import tmpfs, use_up
 from tests.synthetic import START_NS, Walk, catalog
 
 S = 10**9
 ANY_PORT = Address("127.0.0.1", 0)
+SMALL = catalog(cgroups=0)
+NOISE = Catalog(tuple(Series("noise", "counter", {"id": str(n)}) for n in range(4000)), (), ())
+"""Three hundred random readings of it are larger than the buffers of two sockets."""
 
 
 def config(folder: Path, **changes: object) -> HindsightConfig:
@@ -36,18 +51,21 @@ class Running:
     sink: Hindsight
     send: trio.MemorySendChannel[Reading]
     client: httpx.AsyncClient
+    given: int = 0
 
     async def give(self, readings: Sequence[Reading]) -> None:
         """Give readings and wait until each is written or lost."""
-        due = self.done + len(readings)
         for reading in readings:
+            self.given += 1
             await self.send.send(reading)
-        await until(lambda: self.done == due)
+            if self.given % 32 == 0:  # else it would be more than may wait for the disk
+                await until(self.is_done)
+        await until(self.is_done)
 
-    @property
-    def done(self) -> int:
+    def is_done(self) -> bool:
+        """Whether each reading given was written or lost."""
         statistics = self.sink.statistics()
-        return statistics.written + statistics.lost
+        return statistics.written + statistics.lost == self.given
 
 
 @asynccontextmanager
@@ -60,6 +78,13 @@ async def running(sink: Hindsight) -> AsyncIterator[Running]:
             async with httpx.AsyncClient(base_url=base, timeout=30) as client:
                 yield Running(sink, send, client)
             await send.aclose()
+
+
+def noise(walk: Walk) -> Reading:
+    """A reading that cannot be compressed."""
+    walk.ticks += 1
+    walk.counters = walk.random.integers(0, 2**63, len(walk.counters)).astype(np.uint64)
+    return walk.reading()
 
 
 def times(parquet: bytes | Path) -> list[int]:
@@ -94,4 +119,289 @@ async def test_the_buffer_is_dumped_over_http_and_to_a_file(tmp_path: Path) -> N
             "time_range": {"start": start, "end": end},
         }
     assert times(tmp_path / "out.parquet") == [reading.time_ns for reading in readings[3:8]]
-    assert START_NS < readings[0].time_ns
+
+
+async def test_a_range_is_exact_and_both_ends_belong_to_it(tmp_path: Path) -> None:
+    walk = Walk(SMALL)
+    now = time.time_ns() // S
+    readings = [at(walk.step(), (now - 30 + number) * S) for number in range(25)]
+    ranges = {
+        "": range(25),
+        f"start={now - 30 + 19}": range(19, 25),
+        f"end={now - 30 + 2}": range(3),
+        f"start={now - 30 + 2}&end={now - 30 + 2}": [2],
+        f"start={rfc3339(now - 30 + 1)}&end={rfc3339(now - 30 + 2, '.999999999')}": range(1, 3),
+        "last=1h 30m&start=0&end=0": range(25),
+        f"start={now + 1000}": [],
+        "start=0&end=0": [],
+    }
+    async with running(Hindsight("hind", config(tmp_path))) as hindsight:
+        await hindsight.give(readings)
+        for query, expected in ranges.items():
+            answer = await hindsight.client.get(f"/dump?{query}")
+            assert answer.status_code == 200
+            if expected:
+                assert times(answer.content) == [readings[number].time_ns for number in expected]
+            else:
+                assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+                assert answer.text == "no reading matches this range\n"
+        written = await hindsight.client.post("/dump/file?start=0&end=0")
+        assert written.json() == {"path": "", "snapshots": 0, "time_range": None}
+        assert not (tmp_path / "out.parquet").exists()
+        recent = await hindsight.client.get("/dump?last=15s")
+        seconds = time.time_ns() // S - now  # the clock goes on
+        assert 10 - seconds - 1 <= len(times(recent.content)) <= 10
+
+
+def at(reading: Reading, time_ns: int) -> Reading:
+    reading.time_ns = time_ns
+    return reading
+
+
+def rfc3339(seconds: int, fraction: str = "") -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime(f"%Y-%m-%dT%H:%M:%S{fraction}Z")
+
+
+async def test_a_range_that_cannot_be_understood_is_refused_with_the_reason(tmp_path: Path) -> None:
+    async with running(Hindsight("hind", config(tmp_path))) as hindsight:
+        for query in ("last=soon", "start=yesterday", "start=5&end=4", "since=5"):
+            answer = await hindsight.client.get(f"/dump?{query}")
+            assert (answer.status_code, answer.headers["content-type"]) == (400, "text/plain; charset=utf-8")
+            reason = answer.text.removesuffix("\n")
+            written = await hindsight.client.post(f"/dump/file?{query}")
+            assert written.status_code == 400
+            assert written.json() == {"path": "", "snapshots": 0, "time_range": None, "error": reason}
+
+
+async def test_the_other_pages(tmp_path: Path) -> None:
+    sink = Hindsight("hind", config(tmp_path, duration=100 * S))
+    async with running(sink) as hindsight:
+        client = hindsight.client
+        assert (await client.get("/")).text.startswith(f"Rezolus {__version__} Hindsight\n")
+        empty = (await client.get("/status")).json()
+        assert (empty["snapshot_count"], empty["oldest_timestamp"], empty["newest_timestamp"]) == (0, None, None)
+        await hindsight.give(list(Walk(SMALL).run(25)))
+        status = (await client.get("/status")).json()
+        assert {key: status[key] for key in list(status)[:7]} == {
+            "buffer_duration_secs": 100,
+            "sampling_interval_ms": 1000,
+            "snapshot_count": 25,
+            "snapshots_written": 25,
+            "oldest_timestamp": START_NS // S + 1,
+            "newest_timestamp": START_NS // S + 25,
+            "buffer_utilization": 0.25,
+        }
+        assert (status["lost"], status["error"], status["segments"]) == (0, None, 3)
+        for method, path, allowed in [
+            ("POST", "/dump", "GET"),
+            ("GET", "/dump/file", "POST"),
+            ("PUT", "/status", "GET"),
+        ]:
+            refused = await client.request(method, path)
+            assert (refused.status_code, refused.text) == (405, "method not allowed\n")
+            assert allowed in refused.headers["allow"]
+        assert (await client.get("/dump/elsewhere")).status_code == 404
+        head = await client.head("/dump")
+        assert (head.status_code, head.content) == (200, b"")
+        assert sink.statistics().dumps == 0
+
+
+async def test_many_dumps_at_once_and_more_are_told_to_come_back(tmp_path: Path) -> None:
+    readings = list(Walk(catalog(cgroups=1)).run(30))
+    sink = Hindsight("hind", config(tmp_path))
+    async with running(sink) as hindsight:
+        await hindsight.give(readings)
+        answers: list[httpx.Response] = []
+
+        async def ask() -> None:
+            answers.append(await hindsight.client.get("/dump"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(ask)
+        assert [answer.status_code for answer in answers] == [200] * 8
+        assert all(times(answer.content) == [reading.time_ns for reading in readings] for answer in answers)
+        for _ in range(MAX_OPEN):
+            sink.dumps.enter()
+        busy = await hindsight.client.get("/dump")
+        assert (busy.status_code, busy.headers["retry-after"]) == (503, "5")
+        assert "try again in some seconds" in busy.text
+        also = await hindsight.client.post("/dump/file")
+        assert (also.status_code, also.headers["retry-after"]) == (503, "5")
+        assert also.json()["error"] in busy.text
+        for _ in range(MAX_OPEN):
+            sink.dumps.leave()
+        assert (await hindsight.client.get("/dump")).status_code == 200
+        assert sink.dumps.open == 0
+        assert [name for name in names(sink.folder) if not name.endswith(".segment")] == []
+
+
+async def test_a_client_that_reads_nothing_or_goes_away_leaves_nothing_behind(tmp_path: Path) -> None:
+    walk = Walk(NOISE)
+    sink = Hindsight("hind", config(tmp_path))
+    async with running(sink) as hindsight:
+        await hindsight.give([noise(walk) for _ in range(300)])
+        host, _, port = sink.statistics().listen.rpartition(":")
+        hanging = await trio.open_tcp_stream(host, int(port))
+        await hanging.send_all(b"GET /dump HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await hanging.receive_some(16)).startswith(b"HTTP/1.1 200")
+        left = await trio.open_tcp_stream(host, int(port))
+        await left.send_all(b"GET /dump HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: sink.dumps.open == 2)
+        await left.aclose()
+        await until(lambda: sink.dumps.open == 1)
+        # Others are served meanwhile, and readings taken.
+        whole = await hindsight.client.get("/dump?end=0")
+        assert whole.status_code == 200
+        await hindsight.give([noise(walk)])
+        assert sink.statistics().lost == 0
+        assert [name for name in names(sink.folder) if not name.endswith(".segment")] == []
+        await hanging.aclose()
+        await until(lambda: sink.dumps.open == 0)
+
+
+async def test_it_ends_though_a_client_reads_nothing(tmp_path: Path) -> None:
+    walk = Walk(NOISE)
+    sink = Hindsight("hind", config(tmp_path))
+    async with running(sink) as hindsight:
+        await hindsight.give([noise(walk) for _ in range(300)])
+        host, _, port = sink.statistics().listen.rpartition(":")
+        hanging = await trio.open_tcp_stream(host, int(port))
+        await hanging.send_all(b"GET /dump HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await hanging.receive_some(16)
+    await hanging.aclose()
+    assert sink.dumps.open == 0
+
+
+async def test_a_capture_writes_the_file_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    readings = list(Walk(SMALL).run(5))
+    sink = Hindsight("hind", config(tmp_path, listen=None))
+    await sink.capture()
+    assert "cannot write" in caplog.text
+    assert "the buffer is not open" in caplog.text
+    async with running(sink) as hindsight:
+        await sink.capture()
+        assert "the buffer is empty" in caplog.text
+        await hindsight.give(readings)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):  # as impatient people do
+                nursery.start_soon(sink.capture)
+        assert caplog.text.count("out.parquet: 5 readings") == 3
+    assert times(tmp_path / "out.parquet") == [reading.time_ns for reading in readings]
+
+
+async def test_the_next_start_has_what_the_last_one_left(tmp_path: Path) -> None:
+    readings = list(Walk(SMALL).run(30))
+    for part in (readings[:12], readings[12:]):
+        async with running(Hindsight("hind", config(tmp_path))) as hindsight:
+            await hindsight.give(part)
+            last = await hindsight.client.get("/dump")
+    assert times(last.content) == [reading.time_ns for reading in readings]
+
+
+async def test_a_buffer_has_one_owner(tmp_path: Path) -> None:
+    async with running(Hindsight("one", config(tmp_path))):
+        other = Hindsight("two", config(tmp_path))
+        _, receive = trio.open_memory_channel[Reading](0)
+        with pytest.raises(HindsightError, match=r"the buffer .*out\.parquet\.buffer is in use by another process"):
+            await other.run(receive)
+
+
+async def test_a_buffer_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    _, receive = trio.open_memory_channel[Reading](0)
+    sink = Hindsight("hind", config(tmp_path, buffer=tmp_path / "file" / "buffer"))
+    with pytest.raises(HindsightError, match=r"cannot use the buffer .*/file/buffer: .*not a directory"):
+        await sink.run(receive)
+
+
+async def test_it_buffers_while_its_address_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LISTEN_RETRY_S", 0.05)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = Address("127.0.0.1", taken.getsockname()[1])
+        sink = Hindsight("hind", config(tmp_path, listen=address))
+        async with running(sink) as hindsight:
+            await hindsight.give(list(Walk(SMALL).run(5)))
+            assert sink.statistics().listen == ""
+            await until(lambda: "address already in use; trying again" in caplog.text)
+            taken.close()
+            await until(lambda: sink.statistics().listen)
+            assert sink.statistics().written == 5
+    assert caplog.text.count("trying again") == 1
+
+
+async def test_a_full_disk_is_said_once_and_overcome(
+    small_disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_NS", 2 * S)
+    readings = list(Walk(catalog(cgroups=1)).run(60))
+    sink = Hindsight("hind", config(small_disk))
+    async with running(sink) as hindsight:
+        await hindsight.give(readings[:3])
+        use_up(small_disk / "ballast")
+        await hindsight.give(readings[3:40])
+        status = (await hindsight.client.get("/status")).json()
+        assert status["error"] == "no space left on device"
+        assert status["lost"] > 20
+        assert status["snapshot_count"] == status["snapshots_written"] == 40 - status["lost"]
+        (small_disk / "ballast").unlink()
+        await hindsight.give(readings[40:])
+        after = (await hindsight.client.get("/status")).json()
+        assert after["error"] is None
+        assert after["newest_timestamp"] == readings[-1].time_ns // S
+        answer = await hindsight.client.get("/dump", timeout=30)
+        assert answer.status_code in {200, 500}
+        if answer.status_code == 500:
+            assert "not enough space" in answer.text
+    assert caplog.text.count("no space left on device; trying again") == 1
+    assert caplog.text.count("writing again") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    with tmpfs(tmp_path / "small", "1m") as mount:
+        yield mount
+
+
+async def test_what_the_writer_of_dumps_says_reaches_whoever_asked(tmp_path: Path) -> None:
+    async def killed(arguments: list[str]) -> Finished:
+        return Finished(-9, "", "")
+
+    async def missing(arguments: list[str]) -> Finished:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    for finisher, message in (
+        (killed, "killed by signal 9"),
+        (missing, "cannot start the Parquet writer: no such file"),
+    ):
+        sink = Hindsight("hind", config(tmp_path), finisher=finisher)
+        async with running(sink) as hindsight:
+            answer = await hindsight.client.get("/dump")
+            assert (answer.status_code, answer.headers["content-type"]) == (500, "text/plain; charset=utf-8")
+            assert message in answer.text
+            written = await hindsight.client.post("/dump/file")
+            assert written.status_code == 500
+            assert message in written.json()["error"]
+            assert sink.statistics().failed_dumps == 2
+
+
+async def test_writing_a_file_can_require_a_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("sesame\n")
+    async with running(Hindsight("hind", config(tmp_path, token_file=tmp_path / "token"))) as hindsight:
+        await hindsight.give(list(Walk(SMALL).run(2)))
+        assert (await hindsight.client.get("/dump")).status_code == 200
+        assert (await hindsight.client.post("/dump/file")).status_code == 401
+        allowed = await hindsight.client.post("/dump/file", headers={"Authorization": "Bearer sesame"})
+        assert allowed.json()["snapshots"] == 2
+        crossed = await hindsight.client.post("/dump/file", headers={"Origin": "http://evil.example"})
+        assert crossed.status_code == 403
+    sink = Hindsight("hind", config(tmp_path, token_file=tmp_path / "nothing"))
+    _, receive = trio.open_memory_channel[Reading](0)
+    with pytest.raises(TokenError, match="cannot read the token"):
+        await sink.run(receive)
