@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     DAEMON: "Run the daemon with a configuration file (`rezolus FILE.toml` for short).",
     "exporter": "Serve an agent's readings to Prometheus, as a service of its own.",
     "hindsight": "Keep an agent's last minutes on disk, as a service of its own.",
+    "record": "Record agents and Prometheus endpoints into a file.",
     "config": "Check configuration files and say what they amount to.",
     "reload": "Have a running daemon take up changed files.",
     "check": "Report every error in .rzl files.",

@@ -62,6 +62,9 @@ class RecorderStatistics:
     """Segments begun."""
     written_bytes: int
     """Bytes appended to segments."""
+    first_ns: int = 0
+    """CLOCK_BOOTTIME of the first reading written, 0 before; and of the last."""
+    last_ns: int = 0
 
 
 class Recorder:
@@ -96,6 +99,7 @@ class Recorder:
         self._bytes = 0
         self._overrun = 0
         self._retry_ns = 0
+        self._first_ns = self._last_ns = 0
 
     async def run(
         self,
@@ -126,7 +130,15 @@ class Recorder:
 
     def statistics(self) -> RecorderStatistics:
         """Counts so far."""
-        return RecorderStatistics(str(self.output), self._rows, self._lost + self._overrun, self._segments, self._bytes)
+        return RecorderStatistics(
+            output=str(self.output),
+            rows=self._rows,
+            lost=self._lost + self._overrun,
+            segments=self._segments,
+            written_bytes=self._bytes,
+            first_ns=self._first_ns,
+            last_ns=self._last_ns,
+        )
 
     async def _record(self, readings: trio.MemoryReceiveChannel[Reading]) -> None:
         """Hand readings to a thread: a disk that is slow to take a write must not hold up the sampling.
@@ -135,12 +147,15 @@ class Recorder:
         """
         queue: SimpleQueue[Reading | None] = SimpleQueue()
         first_ns: int | None = None
+        duration = self._config.duration
+        # Readings come a little before or after their time; the first one is recorded in any case.
+        end_ns = None if duration is None else max(duration - self._config.interval // 2, 1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, self._write_all, queue, trio.lowlevel.current_trio_token())
             try:
                 async for reading in readings:
                     first_ns = reading.monotonic_ns if first_ns is None else first_ns
-                    if self._config.duration is not None and reading.monotonic_ns - first_ns >= self._config.duration:
+                    if end_ns is not None and reading.monotonic_ns - first_ns >= end_ns:
                         return
                     if queue.qsize() >= BACKLOG:
                         self._overrun += 1
@@ -182,6 +197,8 @@ class Recorder:
             log.warning("%s: writing again; %d readings were lost so far", self.name, self._lost)
             self._retry_ns = 0
         self._rows += 1
+        self._first_ns = self._first_ns or reading.monotonic_ns
+        self._last_ns = reading.monotonic_ns
         if isinstance(self._writer, RawWriter):
             return False
         if self._writer.rows < SEGMENT_ROWS and self._writer.size < SEGMENT_BYTES:

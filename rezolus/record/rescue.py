@@ -1,0 +1,112 @@
+"""Recordings that nobody finished: found by any of the names a user may know of them, and finished."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from rezolus.errors import UserError
+from rezolus.outputs import WORK_SUFFIX, work_folder
+from rezolus.recording.body import BODY, Body
+from rezolus.recording.finish import Recovered, explain, finish, recover, recovered_name
+from rezolus.recording.raw import RAW
+from rezolus.recording.segment import Segment
+from rezolus.recording.store import SUFFIX, folder_lock, segment_files
+
+
+class RescueError(UserError):
+    """There is nothing to recover, or it cannot be; the text says what was looked at."""
+
+
+def rescue(path: Path, output: Path | None) -> list[Recovered]:
+    """Finish what was left of recordings at `path`: a work folder, a recording in it, the name of an output, a segment.
+
+    The folder of a rolling buffer and single segments are read and stay as they are. `output` names the file
+    where there is one recording. Raises OSError and RescueError.
+    """
+    if path.is_file() and path.suffix == SUFFIX:
+        return [_copy([path], output or path.with_suffix(".recovered.parquet"))]
+    folder = _folder(path)
+    if (folder / BODY).exists() or (folder / RAW).exists():
+        return [_finish(folder, output or recovered_name(folder, _output_of(folder.parent)))]
+    if segment_files(folder):
+        if folder.parent.name.endswith(WORK_SUFFIX):
+            return [_finish(folder, output or recovered_name(folder, _output_of(folder.parent)))]
+        return [_copy(segment_files(folder), output or folder.with_name(f"{folder.stem}.recovered.parquet"))]
+    return _finish_all(folder, output)
+
+
+def _folder(path: Path) -> Path:
+    """The folder that is meant by `path`."""
+    if path.is_dir():
+        return path
+    work = work_folder(path)
+    if work.is_dir():
+        return work
+    there = "" if path.exists() else f"{path}: no such file or folder, and "
+    raise RescueError(f"{there}there is no folder {work} of an unfinished recording; nothing to recover")
+
+
+def _output_of(work: Path) -> Path:
+    """Of which file a folder is the work folder; for others a name like its own."""
+    return (
+        work.with_name(work.name.removesuffix(WORK_SUFFIX))
+        if work.name.endswith(WORK_SUFFIX)
+        else work / "recording.parquet"
+    )
+
+
+def _finish_all(work: Path, output: Path | None) -> list[Recovered]:
+    folders = [path for path in work.iterdir() if path.is_dir() and path.name.isdecimal()]
+    if not folders:
+        raise RescueError(f"{work}: holds no recording and no segments; nothing to recover")
+    if output is not None and len(folders) > 1:
+        raise RescueError(
+            f"{work}: holds {len(folders)} recordings, so none can be called {output}; name one of the folders in it"
+        )
+    if output is not None:
+        outcomes = [_finish(folders[0], output)]
+    else:
+        outcomes = recover(work, _output_of(work))
+        if not outcomes:
+            raise RescueError(f"{work}: is still being recorded to")
+    with contextlib.suppress(OSError):  # others are there still
+        work.rmdir()
+    return outcomes
+
+
+def _finish(folder: Path, target: Path) -> Recovered:
+    with folder_lock(folder) as mine:
+        if not mine:
+            raise RescueError(f"{folder}: is still being recorded to")
+        try:
+            rows = finish(folder, target)
+        except UserError as error:
+            return Recovered(str(folder), problem=explain(error))
+    return Recovered(str(folder), str(target) if rows else "", rows)
+
+
+def _copy(segments: list[Path], target: Path) -> Recovered:
+    """A recording of the readings in these segments, made in a folder beside it that goes afterwards."""
+    work = work_folder(target)
+    work.mkdir()
+    try:
+        with contextlib.closing(Body(work)) as body:
+            for number, segment in enumerate(_readable(segments)):
+                body.add(number, segment)
+            if body.rows:
+                body.finish(target)
+            rows = body.rows
+    finally:
+        for path in work.iterdir():
+            path.unlink()
+        work.rmdir()
+    return Recovered(str(segments[0].parent), str(target) if rows else "", rows)
+
+
+def _readable(segments: list[Path]) -> Iterator[Segment]:
+    """Those that are there: a buffer in use drops its oldest."""
+    for path in segments:
+        with contextlib.suppress(FileNotFoundError):
+            yield Segment(path)
