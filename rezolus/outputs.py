@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from rezolus.config import SINK_TYPES, Config, HindsightConfig, RecorderConfig, SinkConfig
+from rezolus.units import UnixAddress
 
 WORK_SUFFIX = ".recording"
 BUFFER_SUFFIX = ".buffer"
@@ -19,26 +20,29 @@ _WITHOUT_SEPARATORS = str.maketrans("/\0", "__")
 class Outputs:
     """What whoever starts sinks with privileges prepares for them."""
 
-    files: tuple[Path, ...]
-    folders: tuple[Path, ...]
+    files: tuple[Path, ...] = ()
+    folders: tuple[Path, ...] = ()
     """Theirs alone."""
+    sockets: tuple[Path, ...] = ()
+    """Unix sockets they make."""
 
 
 def outputs_of(config: Config, start_ns: int) -> Outputs:
-    """What the sinks of a configuration write when they start at this wall clock time."""
+    """What agent and sinks of a configuration make when they start at this wall clock time."""
     files: list[Path] = []
     folders: list[Path] = []
+    listening = [config.agent.listen] if config.agent.enabled else []
     for sink in sinks_of(config).values():
-        match sink:
-            case RecorderConfig():
-                files.append(recording_path(sink.path, start_ns))
-                folders.append(work_folder(files[-1]))
-            case HindsightConfig():
-                files.append(sink.path)
-                folders.append(buffer_folder(sink))
-            case _:
-                pass
-    return Outputs(tuple(files), tuple(folders))
+        if isinstance(sink, RecorderConfig):
+            files.append(recording_path(sink.path, start_ns))
+            folders.append(work_folder(files[-1]))
+        elif isinstance(sink, HindsightConfig):
+            files.append(sink.path)
+            folders.append(buffer_folder(sink))
+        if not isinstance(sink, RecorderConfig) and sink.listen is not None:
+            listening.append(sink.listen)
+    sockets = [Path(address.path) for address in listening if isinstance(address, UnixAddress)]
+    return Outputs(tuple(files), tuple(folders), tuple(sockets))
 
 
 def sinks_of(config: Config) -> dict[str, SinkConfig]:

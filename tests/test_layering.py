@@ -44,7 +44,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 MAY_IMPORT: dict[str, set[str]] = {
     "reading": set(),
-    "outputs": {"config"},
+    "outputs": {"config", "units"},
     "recording": {"errors", "reading"},
     "bpf": set(),
     "wire": {"errors", "reading", "recording"},
@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "compression",
         "config",
         "errors",
+        "guard",
         "outputs",
         "histogram",
         "http",
@@ -61,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "units",
         "wire",
     },
-    "agent": {"bpf", "compression", "config", "definitions", "errors", "reading", "recording", "wire"},
+    "agent": {"outputs", "bpf", "compression", "config", "definitions", "errors", "reading", "recording", "wire"},
     "watch": {"agent", "errors", "histogram", "reading", "units"},
 }
 """Rooms of `rezolus` and what each may use of the others: a sink knows no agent, and neither knows the daemon or a command."""

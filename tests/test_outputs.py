@@ -36,6 +36,14 @@ def test_a_separate_recorder_is_one_for_each_source() -> None:
     assert outputs.folders == (Path("/r/out_n1:4241.parquet.recording"), Path("/r/out_two.parquet.recording"))
 
 
+def test_sockets_are_made_by_the_agent_and_by_sinks() -> None:
+    text = 'listen = "unix:/run/r/agent.sock"\n[sinks.prom]\ntype = "exporter"\nlisten = "unix:/run/r/prom.sock"\n'
+    sockets = (Path("/run/r/agent.sock"), Path("/run/r/prom.sock"))
+    assert outputs_of(with_sinks(text), START_NS).sockets == sockets
+    elsewhere = "enabled = false\n" + text + 'source = "http://n1:4241"\n'
+    assert outputs_of(with_sinks(elsewhere), START_NS).sockets == sockets[1:]
+
+
 def test_what_two_sinks_cannot_share() -> None:
     def shared(one: SinkConfig, other: SinkConfig) -> set[str]:
         return set(needs_of(one) & needs_of(other))

@@ -5,19 +5,26 @@ from __future__ import annotations
 import codecs
 import os
 import socket
-from collections.abc import Iterable
+import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rezolus.agent import supervisor
 from rezolus.agent.privileges import (
+    Account,
     drop_privileges,
     find_account,
     forbid_new_privileges,
     prepare_folder,
     prepare_output,
+    prepare_socket,
     raise_file_limit,
 )
+
+if TYPE_CHECKING:
+    from rezolus.agent.loader import Prepared
+    from rezolus.outputs import Outputs
 
 LATE_ENCODINGS = ("ascii", "idna", "latin-1", "utf-8", "unicode_escape")
 """Codecs that the libraries we use import when they first need them: too late for a user who cannot read them."""
@@ -40,7 +47,20 @@ def _load(channel: socket.socket, config_path: Path, *, careful: bool = False, r
     from rezolus.agent.loader import run_loader
     from rezolus.agent.prepare import prepare
 
-    run_loader(channel, partial(prepare, config_path), careful=careful, reload=reload)
+    run_loader(channel, partial(_prepare_again if reload else prepare, config_path), careful=careful, reload=reload)
+
+
+def _prepare_again(config_path: Path) -> Prepared:
+    """As for the first loader; besides, what new sinks write is made the unprivileged user's, who cannot do it itself."""
+    from rezolus.agent.prepare import prepare
+    from rezolus.config import from_wire
+    from rezolus.outputs import outputs_of
+
+    prepared = prepare(config_path)
+    config = from_wire(prepared.config)
+    if not prepared.refused:
+        prepare_outputs(outputs_of(config, time.time_ns()), find_account(config.agent.user)[0])
+    return prepared
 
 
 def _work(channel: socket.socket, config_path: Path) -> None:
@@ -63,7 +83,7 @@ def start_helper(children: supervisor.Children) -> socket.socket:
     return control
 
 
-def give_up_privileges(user: str, *, files: Iterable[Path] = (), folders: Iterable[Path] = ()) -> list[str]:
+def give_up_privileges(user: str, outputs: Outputs | None = None, *, measuring: bool = True) -> list[str]:
     """Become `user` for good and return what is worth a warning; what they are to write is prepared for them.
 
     To be called when everything is imported (the user may not be able to read our modules) and before a socket is
@@ -73,14 +93,23 @@ def give_up_privileges(user: str, *, files: Iterable[Path] = (), folders: Iterab
     raise_file_limit()
     if os.geteuid() != 0:
         forbid_new_privileges()
-        return ["not started as root: no eBPF programs, only what can be read from files is measured"]
-    account, warning = find_account(user)
-    for path in files:
-        prepare_output(path, account.uid, account.gid)
-    for path in folders:
-        prepare_folder(path, account.uid, account.gid)
+        warning = "not started as root: no eBPF programs, only what can be read from files is measured"
+        return [warning] if measuring else []
+    account, missing = find_account(user)
+    if outputs is not None:
+        prepare_outputs(outputs, account)
     drop_privileges(account)
-    return [] if warning is None else [warning]
+    return [] if missing is None else [missing]
+
+
+def prepare_outputs(outputs: Outputs, account: Account) -> None:
+    """Make what sinks write, or the way to it, the account's; by root. Raises PrivilegeError."""
+    for path in outputs.files:
+        prepare_output(path, account.uid, account.gid)
+    for path in outputs.folders:
+        prepare_folder(path, account.uid, account.gid)
+    for path in outputs.sockets:
+        prepare_socket(path, account.uid, account.gid)
 
 
 def preload_encodings() -> None:

@@ -163,6 +163,22 @@ def prepare_folder(path: Path, uid: int, gid: int) -> None:
         raise PrivilegeError(f"{path}: cannot be made: {(error.strerror or '').lower()}") from error
 
 
+def prepare_socket(path: Path, uid: int, gid: int) -> None:
+    """Let `uid` make a socket at `path`. PrivilegeError says what is in the way.
+
+    A directory that is missing is made and given away, and so is one of root's with nothing in it, as a service manager makes for
+    a service. Any other is left as it is.
+    """
+    directory = path.parent
+    try:
+        prepare_directory(directory, uid, gid)
+        found = directory.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not any(directory.iterdir()):
+            os.chown(directory, uid, gid, follow_symlinks=False)
+    except OSError as error:
+        raise PrivilegeError(f"{directory}: cannot be made: {(error.strerror or '').lower()}") from error
+
+
 def prepare_directory(path: Path, uid: int, gid: int) -> None:
     """Make the missing directories of `path` and give those made to `uid`; raises OSError."""
     missing = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,17 +73,18 @@ def _measures(path: Path, form: Form) -> bool:
 def _run(control: socket.socket | None, path: Path, form: Form) -> None:
     import trio
 
-    from rezolus import log
+    from rezolus import log, scheduler
     from rezolus.agent.launch import give_up_privileges
     from rezolus.config import load
+    from rezolus.outputs import outputs_of
 
     config = load(path, form)
     log.start(config.log.level)
     _import_the_rest(config)
     host = _Host(config, form, control)
-    outputs = host.daemon.outputs
-    warnings = give_up_privileges(config.agent.user, files=outputs.files, folders=outputs.folders)
-    for warning in (*config.warnings, *(warnings if control is not None else ())):
+    warnings = scheduler.apply(config.scheduler)
+    warnings += give_up_privileges(config.agent.user, outputs_of(config, time.time_ns()), measuring=control is not None)
+    for warning in (*config.warnings, *warnings):
         log.logger.warning("%s", warning)
     trio.run(host.run)
 

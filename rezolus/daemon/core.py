@@ -21,7 +21,6 @@ from rezolus.daemon.outlets import Capturing
 from rezolus.daemon.reload import ReloadResult, ReloadStatus, Request, RereadFiles, refused, unchangeable
 from rezolus.errors import UserError
 from rezolus.log import set_level
-from rezolus.outputs import Outputs
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.sinks.stream import Source, StreamStatistics
 from rezolus.systemd import notify, notify_reloading, watchdog_s
@@ -147,11 +146,6 @@ class Daemon:
     def ensemble(self) -> Ensemble:
         """What runs."""
         return self._ensemble
-
-    @property
-    def outputs(self) -> Outputs:
-        """Files and folders that sinks will write."""
-        return self._ensemble.outputs()
 
     def statistics(self) -> DaemonStatistics:
         """Counts so far."""

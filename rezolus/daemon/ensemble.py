@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from rezolus.daemon.feeds import Feeds
 from rezolus.daemon.metadata import metadata_of
 from rezolus.daemon.outlets import Outlet, Sink
 from rezolus.daemon.services import Service, Services
-from rezolus.outputs import Outputs, needs_of, outputs_of, sinks_of
+from rezolus.outputs import needs_of, sinks_of
 from rezolus.recording.child import Finisher
 from rezolus.sinks.exporter import Exporter
 from rezolus.sinks.hindsight import Hindsight
@@ -114,10 +113,6 @@ class Ensemble:
         outlets = (*self.outlets.values(), *self._leaving)
         return sorted({outlet.name for outlet in outlets if not outlet.done.is_set()})
 
-    def outputs(self) -> Outputs:
-        """Files and folders that the sinks write."""
-        return outputs_of(self.config, time.time_ns())
-
     def streams(self) -> tuple[StreamStatistics, ...]:
         """Counts of all sinks' streams."""
         return tuple(outlet.stream.statistics() for outlet in self.outlets.values())
@@ -183,7 +178,8 @@ class Ensemble:
         metadata = partial(metadata_of, self.feeds, config.source)
         match config:
             case ExporterConfig():
-                return Exporter(name, config, self.streams)
+                up = partial(self.feeds.deliver, config.source)
+                return Exporter(name, config, self.streams, up=up, snapshot_format=self.config.agent.snapshot_format)
             case RecorderConfig():
                 return Recorder(name, config, metadata, self._finisher)
             case HindsightConfig():

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 import trio
 
 from rezolus.config import LOCAL, Config, Selection, SourceConfig
 from rezolus.errors import UserError
 from rezolus.reading import Reading
+from rezolus.remote.status import RemoteStatus
 from rezolus.sinks.stream import Adjustable, Demand, Hub, Source, demand_of
+
+PATIENCE_S = 1.0
+"""By how much the agent in this process may be late before it counts as not delivering."""
 
 Connect = Callable[[str, SourceConfig], Source]
 """Makes the source of a name and a configuration, without reaching for it yet."""
@@ -36,6 +41,15 @@ def demands_of(config: Config) -> dict[str, Demand]:
     if config.agent.enabled:
         wishes[LOCAL] = [*local, (0 if local else config.agent.interval, config.agent.metrics)]
     return {source: demand_of(pairs) for source, pairs in wishes.items()}
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A source that says how it is."""
+
+    def status(self) -> RemoteStatus:
+        """Now."""
+        ...
 
 
 class Feed:
@@ -79,6 +93,12 @@ class Feed:
         """No more of that source."""
         self._whole.cancel()
 
+    def delivers(self) -> bool:
+        """Whether there are readings to be had of it now."""
+        if isinstance(self.source, Reporting):
+            return self.source.status().state == "up"
+        return self.publishes(PATIENCE_S)
+
     def publishes(self, patience_s: float) -> bool:
         """Whether readings come as they should, give or take `patience_s`."""
         return time.monotonic() - self._last <= 2 * self.demand.interval_ns / 1e9 + patience_s
@@ -105,6 +125,10 @@ class Feeds:
     def get(self, name: str) -> Feed | None:
         """The source of a name, if there is one."""
         return self._feeds.get(name)
+
+    def deliver(self, names: Iterable[str]) -> dict[str, bool]:
+        """Which of these sources deliver."""
+        return {name: self._feeds[name].delivers() for name in names if name in self._feeds}
 
     def change(self, config: Config) -> list[Feed]:
         """End the sources that `config` has not or has otherwise, and tell the others what is wanted now.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import msgspec
 
 from rezolus.agent.status import AgentStatus
 from rezolus.daemon.core import Daemon
+from rezolus.daemon.feeds import Reporting
 from rezolus.daemon.outlets import Outlet
 from rezolus.daemon.reload import ReloadStatus
 from rezolus.outputs import type_of
@@ -43,15 +44,6 @@ class DaemonStatus(AgentStatus, frozen=True, kw_only=True, omit_defaults=True):
     sinks: tuple[SinkStatus, ...] = ()
     reload: ReloadStatus | None = None
     """How the last one went."""
-
-
-@runtime_checkable
-class Reporting(Protocol):
-    """A source that says how it is."""
-
-    def status(self) -> RemoteStatus:
-        """Now."""
-        ...
 
 
 def daemon_status(daemon: Daemon, agent: AgentStatus) -> DaemonStatus:

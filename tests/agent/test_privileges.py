@@ -14,6 +14,7 @@ from rezolus.agent.privileges import (
     first_closed_directory,
     prepare_folder,
     prepare_output,
+    prepare_socket,
 )
 from tests import needs
 
@@ -104,6 +105,22 @@ def test_of_a_relative_path_only_its_own_parts_count(open_path: Path, monkeypatc
     monkeypatch.chdir(closed / "work")
     assert first_closed_directory(Path("."), NOBODY.pw_uid, NOBODY.pw_gid) is None
     assert first_closed_directory(closed / "work", NOBODY.pw_uid, NOBODY.pw_gid) == closed
+
+
+def test_the_way_to_a_socket_is_given_away_where_nobody_else_uses_it(open_path: Path) -> None:
+    ours = (NOBODY.pw_uid, NOBODY.pw_gid)
+    prepare_socket(open_path / "new" / "a.sock", *ours)
+    assert (open_path / "new").stat().st_uid == NOBODY.pw_uid
+    (open_path / "made").mkdir()
+    prepare_socket(open_path / "made" / "a.sock", *ours)  # as a service manager makes it
+    assert (open_path / "made").stat().st_uid == NOBODY.pw_uid
+    (open_path / "used").mkdir()
+    (open_path / "used" / "others").touch()
+    prepare_socket(open_path / "used" / "a.sock", *ours)
+    assert (open_path / "used").stat().st_uid == 0
+    (open_path / "link").symlink_to("used")
+    prepare_socket(open_path / "link" / "a.sock", *ours)
+    assert (open_path / "used").stat().st_uid == 0
 
 
 def test_a_work_folder_is_given_to_the_user_and_a_link_refused(open_path: Path) -> None:
