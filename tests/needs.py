@@ -7,7 +7,10 @@ there everything can be had, and a skip would hide a defect.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
@@ -37,6 +40,19 @@ def program(name: str, package: str) -> str:
     if found is None:
         cannot_run(f"needs the program {name} (Debian: {package})")
     return found
+
+
+def prometheus_3() -> str:
+    """The path of a Prometheus of version 3: that on the PATH, or `prometheus3` that the setup puts beside our Python.
+
+    Not every distribution has one yet, so this may be skipped even where nothing else may.
+    """
+    for found in (Path(sys.executable).with_name("prometheus3"), shutil.which("prometheus")):
+        if found is not None and Path(found).exists():
+            done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+            if re.search(r"prometheus, version ([3-9]|\d\d)\.", done.stdout + done.stderr):
+                return str(found)
+    pytest.skip("needs Prometheus 3 (Debian: prometheus of version 14 or later)")
 
 
 def bpf() -> None:
