@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,10 @@ import numpy as np
 from rezolus.errors import UserError
 from rezolus.reading import Series
 from rezolus.recording.body import Body
+from rezolus.recording.output import give_name
 from rezolus.recording.ring import read_span
 from rezolus.recording.segment import Identity, Layout, Row, Segment, SegmentError, identity, width_of
-from rezolus.recording.store import DumpResult, segment_files, sync_folder
+from rezolus.recording.store import DumpResult, segment_files
 
 GROUP_ROWS = 600
 GROUP_BYTES = 8 << 20
@@ -42,7 +43,10 @@ class Stretch:
     A series keeps its last value while it is away, as within a segment.
     """
 
-    def __init__(self, segments: Sequence[Segment], start_ns: int, end_ns: int) -> None:
+    def __init__(
+        self, segments: Sequence[Segment], start_ns: int, end_ns: int, earlier: Mapping[str, str] | None = None
+    ) -> None:
+        """`earlier`: metadata of the segments before these; a source may have been out of reach since."""
         self._segments = segments
         self._range = (start_ns, end_ns)
         self._numbers: dict[Identity, int] = {}
@@ -55,7 +59,9 @@ class Stretch:
                 self._bases.append(self._width)
                 self._width += width_of(entry)
         self.series = tuple(series)
-        self.metadata = segments[-1].metadata
+        self.metadata = dict(earlier or {})
+        for segment in segments:
+            self.metadata.update(segment.metadata)
         self.times = [time for segment in segments for time in segment.times if start_ns <= time <= end_ns]
         """Wall clock of each row, ns."""
 
@@ -127,37 +133,6 @@ def dump(folder: Path, start_ns: int, end_ns: int, output: Path, work_name: str)
     return DumpResult(rows, ends[0], ends[-1], size)
 
 
-def give_name(file: Path, output: Path) -> None:
-    """Put a complete file in the place of `output`, at once wherever its folder allows that. Raises OSError."""
-    try:
-        file.replace(output)
-    except OSError:
-        if os.access(output.parent, os.W_OK):  # on another file system
-            beside = output.with_name(f".{output.name}.{os.getpid()}")
-            try:
-                _copy(file, beside, os.O_CREAT | os.O_EXCL)
-                beside.replace(output)
-            finally:
-                beside.unlink(missing_ok=True)
-        elif os.access(output, os.W_OK):  # made for us in somebody else's folder
-            _copy(file, output, 0)
-        else:
-            raise
-    with contextlib.suppress(PermissionError):
-        sync_folder(output.parent)
-
-
-def _copy(source: Path, target: Path, flags: int) -> None:
-    with (
-        source.open("rb") as read,
-        os.fdopen(os.open(target, os.O_WRONLY | os.O_CLOEXEC | flags, 0o644), "wb") as write,
-    ):
-        shutil.copyfileobj(read, write, 1 << 20)
-        write.truncate()
-        write.flush()
-        os.fsync(write.fileno())
-
-
 def _overlaps(path: Path, start_ns: int, end_ns: int) -> bool:
     with contextlib.suppress(FileNotFoundError):
         span = read_span(path)
@@ -184,6 +159,7 @@ def _check_space(folder: Path, files: Sequence[Path]) -> None:
 def _stretches(files: Sequence[Path], start_ns: int, end_ns: int) -> Iterator[Stretch]:
     """The readings of the range in portions that become row groups."""
     portion: list[Segment] = []
+    metadata: dict[str, str] = {}
     for path in files:
         segment = _read(path)
         if segment is None:
@@ -191,11 +167,12 @@ def _stretches(files: Sequence[Path], start_ns: int, end_ns: int) -> Iterator[St
         rows = segment.rows + sum(entry.rows for entry in portion)
         size = segment.size + sum(entry.size for entry in portion)
         if portion and (rows > GROUP_ROWS or size > GROUP_BYTES):
-            yield Stretch(portion, start_ns, end_ns)
-            portion = []
+            stretch = Stretch(portion, start_ns, end_ns, metadata)
+            yield stretch
+            portion, metadata = [], stretch.metadata
         portion.append(segment)
     if portion:
-        yield Stretch(portion, start_ns, end_ns)
+        yield Stretch(portion, start_ns, end_ns, metadata)
 
 
 def _read(path: Path) -> Segment | None:

@@ -6,9 +6,10 @@ A typing error in a path must not cost anybody a file, least of all when root ma
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import Literal
 
-from rezolus.errors import UserError
 from rezolus.recording.store import sync_folder
 
 PARQUET = b"PAR1"
@@ -23,29 +24,38 @@ def replaceable(fd: int) -> bool:
 
 
 def give_name(file: Path, output: Path) -> None:
-    """Rename, or copy where the folder of `output` is not ours but the file is (made for us before privileges went).
+    """Rename; between file systems copy and rename. So `output` is the old file or the whole new one at any time.
 
-    Raises OSError and UserError.
+    Only where its folder is not ours but the file is (made for us before privileges went), it is overwritten in place.
+    Raises OSError.
     """
     try:
         file.replace(output)
     except OSError:
-        if not os.access(output, os.W_OK):
+        if os.access(output.parent, os.W_OK):
+            _copy_beside(file, output)
+        elif os.access(output, os.W_OK):
+            _copy(file, output, "r+b")
+        else:
             raise
-        _copy(file, output)
         file.unlink()
-    else:
+    if os.access(output.parent, os.R_OK):
         sync_folder(output.parent)
 
 
-def _copy(file: Path, output: Path) -> None:
-    with file.open("rb") as source, output.open("r+b") as target:
-        size = os.fstat(source.fileno()).st_size
-        done = 0
-        while done < size:
-            copied = os.copy_file_range(source.fileno(), target.fileno(), size - done, done, done)
-            if not copied:
-                raise UserError(f"{file}: became shorter while it was copied to {output}")
-            done += copied
-        target.truncate(size)
+def _copy_beside(file: Path, output: Path) -> None:
+    beside = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        _copy(file, beside, "xb")
+        beside.replace(output)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _copy(file: Path, output: Path, mode: Literal["r+b", "xb"]) -> None:
+    """Not with copy_file_range: it gives up between some file systems."""
+    with file.open("rb") as source, output.open(mode) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+        target.truncate()
+        target.flush()
         os.fsync(target.fileno())

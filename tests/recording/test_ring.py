@@ -484,3 +484,31 @@ def test_a_dump_that_would_not_fit_is_refused_and_leaves_nothing(small_disk: Pat
         dump(folder, 0, 2**64 - 1, small_disk / "out.parquet", "dump-test.work")
     assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "buffer"]
     assert numbers(folder) == list(range(10))
+
+
+def test_a_dump_on_another_file_system_replaces_at_once_too(small_disk: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "buffer"
+    folder.mkdir()
+    ring = opened(folder)
+    fill(ring, 0, 5)
+    ring.close()
+    output = small_disk / "out.parquet"
+    output.write_bytes(b"PAR1")
+    before = output.stat().st_ino
+    dump(folder, 0, 2**64 - 1, output, "dump-test.work")
+    assert output.stat().st_ino != before
+    assert pq.read_table(output)["ticks"].to_pylist() == list(range(5))
+    assert [path.name for path in small_disk.iterdir()] == ["out.parquet"]
+
+
+def test_what_a_source_said_of_itself_earlier_is_in_the_dump_of_later(tmp_path: Path) -> None:
+    folder = tmp_path / "buffer"
+    folder.mkdir()
+    said = [{"version": "1"}, {"systeminfo": "{}", "version": "2"}, {"version": "3"}]
+    for number, words in enumerate(said):
+        ring = Ring(folder, LIMITS, dict(words).copy)
+        fill(ring, number * 5, 5)
+        ring.close()
+    dump(folder, 0, 2**64 - 1, tmp_path / "out.parquet", "dump-test.work")
+    metadata = pq.read_metadata(tmp_path / "out.parquet").metadata
+    assert (metadata[b"version"], metadata[b"systeminfo"]) == (b"3", b"{}")
