@@ -115,6 +115,29 @@ make_venv() {
         --only-binary :all: --no-input -e "$1" </dev/null
 }
 
+# --- Prometheus 3 -----------------------------------------------------------------------------------------------
+# Not every Debian has it yet: where it is older, the program of `testing` is put beside our Python, not installed.
+# Only one test wants it, so it is no failure when it cannot be had.
+fetch_prometheus_3() {
+    local target=.venv/bin/prometheus3 site folder
+    [ ! -x $target ] && ! prometheus --version 2>&1 | grep -q 'prometheus, version [3-9]' || return 0
+    site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+    folder=$(mktemp -d)
+    mkdir -p "$folder/lists/partial" "$folder/archives/partial"
+    echo "deb $site testing main" >"$folder/sources.list"
+    local options=(
+        -q -o Dir::Etc::SourceList="$folder/sources.list" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$folder/lists"
+        -o Dir::Cache="$folder" -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false -o Acquire::http::Timeout=30
+    )
+    if apt-get update "${options[@]}" </dev/null && (cd "$folder" && apt-get download "${options[@]}" prometheus) &&
+        dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/prometheus >"$folder/prometheus" &&
+        chmod 755 "$folder/prometheus" && "$folder/prometheus" --version; then
+        mv "$folder/prometheus" $target
+    fi >"$folder/log" 2>&1
+    [ -x $target ] || echo "setup: no Prometheus 3 to be had, its test will be skipped: $(tail -n 1 "$folder/log")" >&2
+    rm -rf "$folder"
+}
+
 # --- main -------------------------------------------------------------------------------------------------------
 mapfile -t wanted < <(
     missing "${demo_packages[@]}"
@@ -127,6 +150,7 @@ extra=.
 hash=$(sha256sum pyproject.toml .ci/setup.sh | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$hash" ] || [ ! -x .venv/bin/rezolus ]; then
     make_venv "$extra"
+    [ "$needs" = demo ] || fetch_prometheus_3
     echo "$hash" >"$stamp"
     [ "$needs" = demo ] || echo "$hash" >.venv/.setup-demo
     echo "setup: done"
