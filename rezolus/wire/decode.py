@@ -7,7 +7,7 @@ remembers is of the previous snapshot, so its memory is bounded by the size of w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -18,7 +18,6 @@ import numpy as np
 
 from rezolus.errors import UserError
 from rezolus.reading import ABSENT_GAUGE, I64, U64, Catalog, Kind, Reading, Series, histogram_buckets
-from rezolus.recording.segment import identity
 from rezolus.wire.fnv import fnv1a_128
 from rezolus.wire.messages import (
     H2,
@@ -40,7 +39,8 @@ from rezolus.wire.messages import Histogram as FlatHistogram
 from rezolus.wire.split import BadMessageError, message_end
 
 NS = 10**9
-NOT_LABELS = frozenset({"metric", "unit", "sampler", "grouping_power", "max_value_power"})
+POWERS = frozenset({"grouping_power", "max_value_power"})
+NOT_LABELS = POWERS | {"metric", "unit", "sampler"}
 """Metadata that says what a series is rather than which one of its metric."""
 
 LONGEST = 80
@@ -217,6 +217,11 @@ _Present = tuple[int, ...] | None
 _MakeSeries = Callable[[Kind, str, Mapping[str, str], H2Config | None], Series]
 
 
+_Key = tuple[Kind, frozenset[tuple[str, str]], H2Config | None]
+_Entry = tuple[Mapping[str, str], H2Config | None, _Key, Series]
+"""What stood under a name of the wire: its labels and configuration as they came, and the series that makes."""
+
+
 class _Columns:
     """Makes readings, with the catalog of the one before when the signature is the same."""
 
@@ -224,7 +229,8 @@ class _Columns:
         self._signature: object = None
         self._catalog = Catalog((), (), ())
         self._kept: tuple[_Present, _Present, _Present] = (None, None, None)
-        self._series: dict[tuple[object, ...], Series] = {}
+        self._series: dict[_Key, Series] = {}
+        self._entries: dict[tuple[Kind, str], _Entry] = {}
 
     def reading(
         self,
@@ -251,19 +257,24 @@ class _Columns:
 
     def _enter(self, series: Callable[[_MakeSeries], SeriesLists]) -> None:
         """Make a new catalog of series, those of the catalog before being the same objects."""
-        before, now = self._series, dict[tuple[object, ...], Series]()
+        before, now = self._series, dict[_Key, Series]()
+        entries: dict[tuple[Kind, str], _Entry] = {}
 
         def make(kind: Kind, name: str, metadata: Mapping[str, str], config: H2Config | None) -> Series:
-            key = (kind, name, frozenset(metadata.items()), config)
-            found = now.get(key) or before.get(key) or _make_series(kind, name, metadata, config)
-            now[key] = found
-            return found
+            entry = self._entries.get((kind, name))
+            if entry is None or entry[0] != metadata or entry[1] != config:
+                key = (kind, frozenset(_normal(metadata, name).items()), config)
+                found = now.get(key) or before.get(key) or _make_series(*key)
+                entry = (metadata, config, key, found)
+            entries[kind, name] = entry
+            now[entry[2]] = entry[3]
+            return entry[3]
 
         groups = series(make)
         self._signature = None
         self._kept = (_last_of_each(groups[0]), _last_of_each(groups[1]), _last_of_each(groups[2]))
         self._catalog = Catalog(*(tuple(_chosen(group, kept)) for group, kept in zip(groups, self._kept, strict=True)))
-        self._series = now
+        self._series, self._entries = now, entries
 
 
 def _flat_series(
@@ -289,22 +300,27 @@ def _grouped_series(
     return lists
 
 
-def _make_series(kind: Kind, name: str, metadata: Mapping[str, str], config: H2Config | None) -> Series:
-    metric = metadata.get("metric") or name
-    if not metric:
+def _normal(metadata: Mapping[str, str], name: str) -> dict[str, str]:
+    """The same for the same series: the name as a label, without powers and without what is empty and no label."""
+    normal = {key: value for key, value in metadata.items() if key not in NOT_LABELS or (value and key not in POWERS)}
+    normal.setdefault("metric", name)
+    return normal
+
+
+def _make_series(kind: Kind, normal: Iterable[tuple[str, str]], config: H2Config | None) -> Series:
+    metadata = dict(sorted(normal))
+    if not metadata["metric"]:
         raise WireError(f"a {kind} has neither a name nor the label `metric`")
-    labels = {key: metadata[key] for key in sorted(metadata) if key not in NOT_LABELS}
-    unit, sampler = metadata.get("unit", ""), metadata.get("sampler", "")
-    if config is None:
-        return Series(metric, kind, labels, unit=unit, sampler=sampler)
+    labels = {key: value for key, value in metadata.items() if key not in NOT_LABELS}
+    power, max_power = (3, 64) if config is None else (config.grouping_power, config.max_value_power)
     return Series(
-        metric,
+        metadata["metric"],
         kind,
         labels,
-        unit=unit,
-        sampler=sampler,
-        power=config.grouping_power,
-        max_power=config.max_value_power,
+        unit=metadata.get("unit", ""),
+        sampler=metadata.get("sampler", ""),
+        power=power,
+        max_power=max_power,
     )
 
 
@@ -330,8 +346,8 @@ def _buckets_of(config: H2Config) -> int:
 
 
 def _last_of_each(series: list[Series]) -> _Present:
-    """Positions without those of series that come again later in the list."""
-    last = {identity(one): at for at, one in enumerate(series)}
+    """Positions without those of series that come again later in the list; of one catalog, the same are one object."""
+    last = {id(one): at for at, one in enumerate(series)}
     return None if len(last) == len(series) else tuple(sorted(last.values()))
 
 

@@ -46,6 +46,7 @@ class Encoder:
         self._metadata = msgspec.Raw(_encode(dict(metadata)))
         self._keys = Keys()
         self._catalog: Catalog | None = None
+        self._members: dict[Identity, _Member] = {}
         self._flat = _Flat((), (), ())
         self._groups: tuple[_Group, ...] = ()
 
@@ -64,22 +65,34 @@ class Encoder:
         return _encode((begin, duration, self._metadata, [group.values(reading, window) for group in self._groups]))
 
     def _enter(self, catalog: Catalog) -> None:
+        """Work out what is the same for all readings of a catalog; for series of the catalog before it is already there."""
+        before, self._members = self._members, {}
         kinds = [
-            [_Member.of(at, series, self._keys.key_of(series)) for at, series in enumerate(group) if _is_shown(series)]
+            [
+                (at, self._member(series, before))
+                for at, series in enumerate(group)
+                if not series.name.startswith(HIDDEN)
+            ]
             for group in (catalog.counters, catalog.gauges, catalog.histograms)
         ]
         if self._version == "v2":
-            self._flat = _Flat(*(tuple(members) for members in kinds))
+            self._flat = _Flat(*kinds)
         else:
-            self._groups = _grouped(kinds)
-        self._keys.forget(sum(map(len, kinds)))
+            self._groups = _grouped(kinds, {group.name: group for group in self._groups})
+        self._keys.forget_all_but(catalog)
         self._catalog = catalog
+
+    def _member(self, series: Series, before: Mapping[Identity, _Member]) -> _Member:
+        what = identity(series)
+        member = before.get(what) or _Member.of(series, self._keys.key_of(series))
+        self._members[what] = member
+        return member
 
 
 class Keys:
     """Gives every series a key of its own: `<number>x<id>` when it has an `id` that is a number, `<number>` otherwise.
 
-    Series that differ in their `id` only have the same number.
+    Series that differ in their `id` only have the same number. No number is given twice.
     """
 
     def __init__(self) -> None:
@@ -88,38 +101,49 @@ class Keys:
 
     def key_of(self, series: Series) -> str:
         """The series' key, the same one as before if it had one."""
-        slot = _slot(series)
-        owner = identity(series)
-        if slot is not None:
-            rest = tuple(label for label in owner[2] if label[0] != "id")
-            owner = (*owner[:2], rest, *owner[3:])
-        number = self._numbers.pop(owner, None)
+        owner = _owner(series)
+        number = self._numbers.get(owner)
         if number is None:
-            number = self._next
+            number = self._numbers[owner] = self._next
             self._next += 1
-        self._numbers[owner] = number  # again at the end: those at the beginning are forgotten first
+        slot = _slot(series)
         return str(number) if slot is None else f"{number}x{slot}"
 
-    def forget(self, in_use: int) -> None:
-        """Drop what has been gone for longest; at most `in_use` of the last ones asked for are in use."""
-        for owner in list(self._numbers)[: max(0, len(self._numbers) - in_use - REMEMBERED)]:
-            del self._numbers[owner]
+    def forget_all_but(self, catalog: Catalog) -> None:
+        """Forget series that are not in the catalog, if these have become too many."""
+        groups = (catalog.counters, catalog.gauges, catalog.histograms)
+        if len(self._numbers) > REMEMBERED + sum(map(len, groups)):
+            owners = (_owner(series) for group in groups for series in group)
+            self._numbers = {owner: self._numbers[owner] for owner in owners if owner in self._numbers}
 
 
-@dataclass(frozen=True, slots=True)
+def _owner(series: Series) -> Identity:
+    """What has a number: a series but for its `id`."""
+    what = identity(series)
+    if _slot(series) is None:
+        return what
+    return (*what[:2], tuple(label for label in what[2] if label[0] != "id"), *what[3:])
+
+
+def _slot(series: Series) -> str | None:
+    number = series.labels.get("id", "")
+    return number if _SLOT.fullmatch(number) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Member:
     """A series as it is written."""
 
-    at: int
-    """Position among those of its kind in the catalog."""
-    series: Series
     key: str
     labels: msgspec.Raw
     config: msgspec.Raw | None
     """Of a histogram."""
+    group: str
+    optional: bool
+    """Of a counter: that V2 leaves it out at 0."""
 
     @classmethod
-    def of(cls, at: int, series: Series, key: str) -> _Member:
+    def of(cls, series: Series, key: str) -> _Member:
         labels = {**series.labels, "metric": series.name}
         if series.unit:
             labels["unit"] = series.unit
@@ -129,15 +153,21 @@ class _Member:
         if series.kind == "histogram":
             labels |= {"grouping_power": str(series.power), "max_value_power": str(series.max_power)}
             config = msgspec.Raw(_encode(h2_config(series.power, series.max_power)))
-        return cls(at, series, key, msgspec.Raw(_encode(dict(sorted(labels.items())))), config)
+        raw = msgspec.Raw(_encode(dict(sorted(labels.items()))))
+        return cls(key, raw, config, f"{series.sampler or UNSAMPLED}/main", _slot(series) is not None)
+
+
+_Placed = tuple[int, _Member]
+"""A member and its position among those of its kind in the catalog."""
 
 
 class _Flat:
     """Members one after the other, each with its labels: V2."""
 
-    def __init__(self, counters: Sequence[_Member], gauges: Sequence[_Member], histograms: Sequence[_Member]) -> None:
-        self._counters = [(one.key, one.labels, one.at, _slot(one.series) is not None) for one in counters]
-        self._gauges = [(one.key, one.labels, one.at) for one in gauges]
+    def __init__(self, counters: Sequence[_Placed], gauges: Sequence[_Placed], histograms: Sequence[_Placed]) -> None:
+        # Unpacked, because these are gone through for every reading.
+        self._counters = [(at, one.key, one.labels, one.optional) for at, one in counters]
+        self._gauges = [(at, one.key, one.labels) for at, one in gauges]
         self._histograms = histograms
 
     def values(self, reading: Reading) -> tuple[list[object], list[object], list[object]]:
@@ -147,59 +177,56 @@ class _Flat:
         return (
             [
                 (key, counters[at], labels)
-                for key, labels, at, optional in self._counters
+                for at, key, labels, optional in self._counters
                 if not optional or counters[at]
             ],
-            [(key, gauges[at], labels) for key, labels, at in self._gauges if gauges[at] != ABSENT_GAUGE],
-            [(one.key, _histogram(reading, one), one.labels) for one in self._histograms],
+            [(key, gauges[at], labels) for at, key, labels in self._gauges if gauges[at] != ABSENT_GAUGE],
+            [(one.key, _histogram(reading, at, one), one.labels) for at, one in self._histograms],
         )
 
 
 class _Group:
     """Members of one sampler with their schema: V3."""
 
-    def __init__(self, name: str, kinds: Sequence[Sequence[_Member]]) -> None:
-        schema = _encode([[(one.key, one.labels) for one in members] for members in kinds])
-        self._head = (name, fnv1a_128(schema), msgspec.Raw(schema))
+    def __init__(self, name: str, kinds: Sequence[Sequence[_Placed]], before: _Group | None) -> None:
+        """`before`: the group of this name of the catalog before, whose schema stays if the members do."""
+        self.name = name
         self._counters, self._gauges = _positions(kinds[0]), _positions(kinds[1])
         self._histograms = kinds[2]
+        self.members = [[one for _, one in placed] for placed in kinds]
+        if before is not None and before.members == self.members:
+            self.head = before.head
+        else:
+            schema = _encode([[(one.key, one.labels) for one in members] for members in self.members])
+            self.head = (name, fnv1a_128(schema), msgspec.Raw(schema))
 
     def values(self, reading: Reading, window: tuple[int, int]) -> tuple[object, ...]:
         """The group as it is written."""
         gauges = reading.gauges[self._gauges].tolist()
         return (
-            *self._head,
+            *self.head,
             window,
             reading.counters[self._counters].tolist(),
             [None if value == ABSENT_GAUGE else value for value in gauges],
-            [_histogram(reading, one) for one in self._histograms],
+            [_histogram(reading, at, one) for at, one in self._histograms],
         )
 
 
-def _grouped(kinds: Iterable[Sequence[_Member]]) -> tuple[_Group, ...]:
-    groups: dict[str, tuple[list[_Member], list[_Member], list[_Member]]] = {}
+def _grouped(kinds: Iterable[Sequence[_Placed]], before: Mapping[str, _Group]) -> tuple[_Group, ...]:
+    groups: dict[str, tuple[list[_Placed], list[_Placed], list[_Placed]]] = {}
     for kind, members in enumerate(kinds):
-        for member in members:
-            groups.setdefault(f"{member.series.sampler or UNSAMPLED}/main", ([], [], []))[kind].append(member)
-    return tuple(_Group(name, groups[name]) for name in sorted(groups))
+        for placed in members:
+            groups.setdefault(placed[1].group, ([], [], []))[kind].append(placed)
+    return tuple(_Group(name, groups[name], before.get(name)) for name in sorted(groups))
 
 
-def _histogram(reading: Reading, member: _Member) -> tuple[msgspec.Raw | None, list[int]]:
+def _histogram(reading: Reading, at: int, member: _Member) -> tuple[msgspec.Raw | None, list[int]]:
     offsets = reading.catalog.histogram_offsets
-    return member.config, reading.histograms[offsets[member.at] : offsets[member.at + 1]].tolist()
+    return member.config, reading.histograms[offsets[at] : offsets[at + 1]].tolist()
 
 
-def _positions(members: Sequence[_Member]) -> Positions:
-    return np.array([member.at for member in members], np.intp)
-
-
-def _is_shown(series: Series) -> bool:
-    return not series.name.startswith(HIDDEN)
-
-
-def _slot(series: Series) -> str | None:
-    number = series.labels.get("id", "")
-    return number if _SLOT.fullmatch(number) else None
+def _positions(members: Sequence[_Placed]) -> Positions:
+    return np.array([at for at, _ in members], np.intp)
 
 
 def to_json(body: bytes) -> bytes:

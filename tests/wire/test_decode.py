@@ -141,6 +141,18 @@ def test_what_has_no_name_is_told_apart_by_its_labels_and_the_last_of_the_same_c
     assert reading.counters.tolist() == [1, 2]
 
 
+def test_other_ways_to_write_the_same_series_make_no_other_one() -> None:
+    ways: list[dict[str, str]] = [
+        {},
+        {"metric": "m"},
+        {"metric": "m", "unit": "", "sampler": ""},
+        {"grouping_power": "9"},
+    ]
+    reading = decode(*v2([["m", at, metadata] for at, metadata in enumerate(ways)])).reading
+    assert reading.catalog.counters == (Series("m", "counter", {}),)
+    assert reading.counters.tolist() == [3]
+
+
 def test_a_metric_without_that_label_is_called_by_its_key() -> None:
     (series,) = decode(*v2([["requests", 1, {}]])).reading.catalog.counters
     assert series.name == "requests"
