@@ -16,12 +16,13 @@ import trio
 from quart_trio import QuartTrio
 
 from rezolus.config import LOCAL, SourceConfig
-from rezolus.daemon import Daemon, ReloadResult, Service, Timing, reread_file
+from rezolus.daemon import Daemon, Service, Timing, reread_file
 from rezolus.daemon.control import control_pages
 from rezolus.errors import UserError
 from rezolus.http import serve
 from rezolus.reading import Reading
 from rezolus.sinks.stream import Demand, Source
+from rezolus.status import ReloadResult
 from rezolus.units import Address
 from tests.synthetic import SyntheticSource, Walk, catalog
 

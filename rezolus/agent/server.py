@@ -10,8 +10,8 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from rezolus import __version__
+from rezolus.agent.report import AgentStatus
 from rezolus.agent.snapshots import Form, Snapshots
-from rezolus.agent.status import AgentStatus
 from rezolus.compression import Encoding, compress, negotiate
 
 BANNER = f"Rezolus {__version__} Agent\nMetrics are at /metrics/binary and /metrics/json, how the agent is doing at /status.\n"

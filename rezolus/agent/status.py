@@ -1,143 +1,31 @@
-"""What `/status` and `/samplers` say: per sampler its hooks, its health, what it measures and what it costs.
-
-The layout is that of Rezolus (`version`, `uptime_seconds`, `ttl_seconds`, `samplers` with `name`, `state`, `health`, `programs`) and
-goes on from there; a field without content is left out.
-"""
+"""What `/status` and `/samplers` say: per sampler its hooks, its health, what it measures and what it costs; `rezolus.agent.report` has the form."""
 
 from __future__ import annotations
 
 import os
 import pwd
 from collections.abc import Sequence
-from typing import Literal
-
-import msgspec
 
 from dsl.schema import Sampler
 from rezolus import __version__
 from rezolus.agent.agent import Agent
 from rezolus.agent.costs import Cost
 from rezolus.agent.handover import Handover, Problem, ProgramReport, SamplerBrief
+from rezolus.agent.report import (
+    AgentStatus,
+    ClockStatus,
+    CostStatus,
+    EventStatus,
+    Health,
+    ProgramStatus,
+    ReadingStatus,
+    SamplerStatus,
+    SourceStatus,
+)
 from rezolus.agent.rows import OTHER
 from rezolus.agent.running import Running
 from rezolus.agent.selfmetrics import DISCARDS
 from rezolus.reading import Reading
-
-Health = Literal["healthy", "unsupported", "degraded", "failed"]
-
-
-class CostStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What programs cost in the last window in which the kernel timed them."""
-
-    events_per_second: float
-    ns_per_event: float
-    cpu_share: float
-    """Of one CPU; 0.01 is one percent."""
-
-
-class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A program on a hook; shared programs appear with every sampler."""
-
-    name: str
-    attached: bool
-    hook: str
-    verdict: Literal["ok", "broken"]
-    error: str = ""
-    shared_with: tuple[str, ...] = ()
-    cost: CostStatus | None = None
-    """Of the whole program."""
-    recursion_misses: int = 0
-
-
-class EventStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An `on` clause: what was chosen for it."""
-
-    event: str
-    line: int
-    hook: str | None
-    """None when this kernel has no alternative of it."""
-    missing: tuple[tuple[str, str], ...] = ()
-    """(alternative, why it is not available)."""
-
-
-class SamplerStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One sampler."""
-
-    name: str
-    state: Literal["active", "disabled", "failed"]
-    health: Health | None = None
-    error: str = ""
-    help: str = ""
-    file: str = ""
-    line: int = 0
-    metrics: int = 0
-    """How many it defines."""
-    series: int = 0
-    """How many it has now."""
-    events: tuple[EventStatus, ...] = ()
-    programs: tuple[ProgramStatus, ...] = ()
-    cost: CostStatus | None = None
-    """Its share of its programs, by the work done for it."""
-    discards: dict[str, int] = {}
-    """Samples thrown away, by reason; reasons that never occurred are left out."""
-    overflows: tuple[str, ...] = ()
-    """Metrics of which some values are counted under `(other)`."""
-    problems: tuple[Problem, ...] = ()
-
-
-class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that cannot be read now."""
-
-    source: str
-    path: str
-    message: str
-
-
-class ClockStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The sampling clock."""
-
-    interval_seconds: float
-    ticks: int
-    late: int
-    skipped: int
-
-
-class ReadingStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The last reading."""
-
-    time_ns: int
-    duration_ns: int
-    counters: int
-    gauges: int
-    histograms: int
-
-
-class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The agent as a whole."""
-
-    version: str
-    uptime_seconds: int
-    ttl_seconds: int
-    samplers: tuple[SamplerStatus, ...]
-    user: str
-    privileged_helper: bool
-    """Whether the root helper is there, so that definitions can be loaded again."""
-    bpf: bool
-    """Whether BPF programs could be loaded at all."""
-    stats: str
-    clock: ClockStatus
-    map_memory_bytes: int = 0
-    maps: dict[str, int] = {}
-    """Kernel memory of each map, bytes."""
-    reading: ReadingStatus | None = None
-    loading: bool = False
-    """Whether definitions are being compiled and attached."""
-    error: str = ""
-    """Why the last loader brought nothing."""
-    problems: tuple[Problem, ...] = ()
-    """Of no sampler in particular."""
-    sources: tuple[SourceStatus, ...] = ()
-    load_seconds: dict[str, float] = {}
 
 
 def agent_status(agent: Agent, *, ttl_seconds: int = 0) -> AgentStatus:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rezolus.agent.helper import Helper
     from rezolus.config import Config, Form
     from rezolus.daemon import Service
-    from rezolus.daemon.status import DaemonStatus
     from rezolus.recording.child import Finished
+    from rezolus.status import DaemonStatus
 
 
 @click.command()

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rezolus.agent.status import AgentStatus
+    from rezolus.agent.report import AgentStatus
     from rezolus.config import Config
     from rezolus.demo.workload import Tally
 

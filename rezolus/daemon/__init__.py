@@ -2,7 +2,7 @@
 
 from rezolus.daemon.core import Daemon, Signals
 from rezolus.daemon.ensemble import Timing
-from rezolus.daemon.reload import ReloadResult, reread_file
+from rezolus.daemon.reload import reread_file
 from rezolus.daemon.services import Service, ServiceRun
 
-__all__ = ["Daemon", "ReloadResult", "Service", "ServiceRun", "Signals", "Timing", "reread_file"]
+__all__ = ["Daemon", "Service", "ServiceRun", "Signals", "Timing", "reread_file"]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from quart import Blueprint, Response
 
-from rezolus.daemon.reload import ReloadResult
+from rezolus.status import ReloadResult
 
 CONFLICT = 409
 """Status of the answer when the reload was not, or not wholly, done."""

@@ -18,11 +18,12 @@ from rezolus.config import LOCAL, Config
 from rezolus.daemon.ensemble import Ensemble, Nurseries, ServicesOf, Timing
 from rezolus.daemon.feeds import Connect, Feeds, connect_remote
 from rezolus.daemon.outlets import Capturing
-from rezolus.daemon.reload import ReloadResult, ReloadStatus, Request, RereadFiles, refused, unchangeable
+from rezolus.daemon.reload import Request, RereadFiles, refused, unchangeable
 from rezolus.errors import UserError
 from rezolus.log import set_level
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.sinks.stream import Source, StreamStatistics
+from rezolus.status import ReloadResult, ReloadStatus
 from rezolus.systemd import notify, notify_reloading, watchdog_s
 
 log = logging.getLogger(__name__)

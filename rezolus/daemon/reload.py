@@ -13,28 +13,7 @@ import trio
 
 from rezolus.config import Config, ConfigError, Form, load
 from rezolus.errors import UserError
-
-
-class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a reload went."""
-
-    ok: bool
-    """Whether everything is now as the files say."""
-    problems: tuple[str, ...] = ()
-    """What is wrong. When definitions or configuration are, everything is as before; when a sink does not start, the rest is new."""
-    changed: tuple[str, ...] = ()
-    """Samplers, sinks and sources that were begun, ended or begun anew."""
-    notes: tuple[str, ...] = ()
-    """Worth knowing: what takes effect at the next start only, what did not run before and does not now."""
-
-
-class ReloadStatus(ReloadResult, frozen=True, kw_only=True):
-    """The last reload."""
-
-    time_ns: int
-    """When it ended, ns since the Unix epoch."""
-    seconds: float
-    """How long it took."""
+from rezolus.status import ReloadResult, ReloadStatus
 
 
 class Reread(Protocol):

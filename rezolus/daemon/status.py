@@ -1,49 +1,16 @@
-"""What `/status` says: the agent, and beside it the sources elsewhere, the sinks, and the last reload."""
+"""What `/status` says of the daemon; `rezolus.status` has the form."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from rezolus.agent.status import AgentStatus
+from rezolus.agent.report import AgentStatus
 from rezolus.daemon.core import Daemon
 from rezolus.daemon.feeds import Reporting
 from rezolus.daemon.outlets import Outlet
-from rezolus.daemon.reload import ReloadStatus
 from rezolus.outputs import type_of
 from rezolus.remote.status import RemoteStatus
-
-
-class SinkStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A sink."""
-
-    name: str
-    type: str
-    sources: tuple[str, ...]
-    interval_seconds: float
-    running: bool
-    """False when it is done or cannot run."""
-    delivered: int
-    """Readings it was given."""
-    lost: int
-    """Readings it was too slow to take."""
-    waiting: int = 0
-    """Readings it has not taken yet."""
-    failure: str = ""
-    """Why it does not run, or not all of it."""
-    statistics: dict[str, Any] = {}
-    """What it counts itself."""
-
-
-class DaemonStatus(AgentStatus, frozen=True, kw_only=True, omit_defaults=True):
-    """The daemon as a whole."""
-
-    remotes: tuple[RemoteStatus, ...] = ()
-    """The sources elsewhere."""
-    sinks: tuple[SinkStatus, ...] = ()
-    reload: ReloadStatus | None = None
-    """How the last one went."""
+from rezolus.status import DaemonStatus, SinkStatus
 
 
 def daemon_status(daemon: Daemon, agent: AgentStatus) -> DaemonStatus:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from rezolus.agent.status import AgentStatus
+from rezolus.agent.report import AgentStatus
 from rezolus.config import Config, ExporterConfig
 from rezolus.demo.workload import Tally
 from rezolus.errors import UserError

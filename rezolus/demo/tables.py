@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rezolus.agent.status import AgentStatus
+from rezolus.agent.report import AgentStatus
 from rezolus.demo.recording import Distribution, Labels, Rate, Summary
 from rezolus.demo.workload import Tally
 

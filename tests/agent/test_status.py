@@ -17,8 +17,9 @@ from dsl.schema import EventUse, Sampler, Schema
 from rezolus.agent.agent import Agent, AgentOptions, problem_lines
 from rezolus.agent.cgroups import CgroupNames
 from rezolus.agent.handover import Handover, Problem, ProgramReport, SamplerBrief
+from rezolus.agent.report import AgentStatus, SamplerStatus
 from rezolus.agent.running import Running
-from rezolus.agent.status import AgentStatus, SamplerStatus, agent_status, sampler_statuses
+from rezolus.agent.status import agent_status, sampler_statuses
 from rezolus.cli.errors import run_reporting
 from rezolus.cli.status import command
 

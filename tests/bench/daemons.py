@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rezolus.agent.status import AgentStatus
+from rezolus.agent.report import AgentStatus
 from rezolus.config import Config, load
 from rezolus.demo.daemon import read_status, running_daemon, stay_with
 from tests.bench.units import ROOT

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from rezolus.agent.status import AgentStatus, ClockStatus, SamplerStatus
+from rezolus.agent.report import AgentStatus, ClockStatus, SamplerStatus
 from rezolus.demo.recording import summarize
 from rezolus.demo.tables import amount, result
 from rezolus.demo.workload import Tally
