@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from rezolus.reading import Kind, Series
@@ -90,6 +91,7 @@ TEXT = Syntax("text", "text/plain; version=0.0.4; charset=utf-8", openmetrics=Fa
 OPENMETRICS = Syntax("openmetrics", "application/openmetrics-text; version=1.0.0; charset=utf-8", openmetrics=True)
 
 
+@lru_cache(1024)
 def metric_name(name: str) -> str:
     """The name with what the formats do not allow replaced; names of our own definitions pass unchanged."""
     clean = _NOT_IN_METRIC.sub("_", name)
@@ -109,9 +111,12 @@ def label_text(series: Series, reserved: str = "") -> str:
 def labels_text(labels: Mapping[str, str], reserved: str = "") -> str:
     """As `label_text`, of any labels. One without a value is as good as absent to Prometheus, and left out."""
     pairs: dict[str, str] = {}
+    taken = {reserved}
     for key in sorted(labels):
         if labels[key]:
-            pairs[_label_name(key, {reserved, *pairs})] = labels[key]
+            name = _label_name(key, taken)
+            taken.add(name)
+            pairs[name] = labels[key]
     return ",".join(f'{key}="{_escaped(pairs[key])}"' for key in sorted(pairs))
 
 
@@ -168,17 +173,24 @@ class Names:
 
 
 def _label_name(key: str, taken: Collection[str]) -> str:
-    clean = _NOT_IN_LABEL.sub("_", key)
-    if clean[:1].isdigit() or not clean:
-        clean = f"_{clean}"
-    if clean == "_" or clean.startswith("__"):  # two of them are Prometheus' own
-        clean = f"label{clean}"
+    clean = _allowed_label(key)
     while clean in taken:
         clean += "_"
     return clean
 
 
+@lru_cache(1024)
+def _allowed_label(key: str) -> str:
+    clean = _NOT_IN_LABEL.sub("_", key)
+    if clean[:1].isdigit() or not clean:
+        clean = f"_{clean}"
+    # names that begin with two of them are Prometheus' own
+    return f"label{clean}" if clean == "_" or clean.startswith("__") else clean
+
+
 def _escaped(value: str) -> str:
+    if value.isascii() and value.isprintable() and "\\" not in value and '"' not in value:
+        return value
     return _readable(value).replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 

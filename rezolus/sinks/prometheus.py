@@ -87,7 +87,7 @@ class Renderer:
             return (own + syntax.end).encode()
         page = self._page
         if page is None or page.catalog is not reading.catalog:
-            page = self._page = _Page(reading.catalog, self._style, families)
+            page = self._page = _Page(reading.catalog, self._style, families, before=page)
             self._tell(page.dropped)
         return (page.render(reading, previous) + own + syntax.end).encode()
 
@@ -114,7 +114,7 @@ class _Placed:
 class _Page:
     """The text of one catalog with holes for the numbers."""
 
-    def __init__(self, catalog: Catalog, style: Style, families: Iterable[Family]) -> None:
+    def __init__(self, catalog: Catalog, style: Style, families: Iterable[Family], *, before: _Page | None) -> None:
         self.catalog = catalog
         self._style = style
         self._names = Names(style.syntax, [(family.name, family.kind) for family in families])
@@ -123,8 +123,7 @@ class _Page:
         self._gauges = _Scalars(self._place(catalog.gauges, "gauge"), "gauge", style.syntax)
         self._groups = groups_of(catalog, style.grouping_power)
         self._percentiles: list[_Percentiles] = []
-        self._distributions: list[_Distribution] = []
-        group_of = {at: group for group in self._groups for at in group.numbers}
+        self.distributions: list[_Distribution] = []
         if style.histograms in ("summary", "both"):
             kind: FamilyKind = "summary" if style.summaries == "quantile" else "gauge"
             self._percentiles = [
@@ -135,7 +134,7 @@ class _Page:
             placed = self._place(
                 catalog.histograms, "histogram", suffix=DISTRIBUTION, more="Since the start.", reserved="le"
             )
-            self._distributions = [_Distribution(entry, group_of[entry.position], style.syntax) for entry in placed]
+            self.distributions = self._distribute(placed, before.distributions if before else ())
         self.dropped = frozenset(self._missing)
 
     def render(self, reading: Reading, previous: Reading | None) -> str:
@@ -169,15 +168,32 @@ class _Page:
             family = entry.placed.family
 
     def _render_distributions(self, reading: Reading, stamp: str) -> Iterator[str]:
-        if not self._distributions:
+        if not self.distributions:
             return
         found = _by_number(self._groups, [group.cumulative(reading) for group in self._groups])
         family = ""
-        for entry in self._distributions:
+        for entry in self.distributions:
             if entry.placed.family != family:
                 family = entry.placed.family
                 yield entry.placed.header
             yield entry.render(found[entry.placed.position], stamp)
+
+    def _distribute(self, placed: Sequence[_Placed], before: Sequence[_Distribution]) -> list[_Distribution]:
+        """The texts of histograms; those of an earlier page go on, for making one of five hundred lines takes long."""
+        known = {entry.key: entry for entry in before}
+        syntax = self._style.syntax
+        bounds = {at: group.uppers for group in self._groups for at in group.numbers}
+        lines: dict[tuple[int, ...], list[str]] = {}
+        found = []
+        for entry in placed:
+            uppers = bounds[entry.position]
+            if uppers not in lines:
+                lines[uppers] = [f'"{syntax.bound(upper)}"}} ' for upper in uppers]
+            key = (entry.family, entry.labels, uppers)
+            distribution = known.get(key) or _Distribution(key, lines[uppers])
+            distribution.placed = entry
+            found.append(distribution)
+        return found
 
     def _place(
         self, group: Sequence[Series], kind: FamilyKind, *, suffix: str = "", more: str = "", reserved: str = ""
@@ -270,15 +286,18 @@ class _Percentiles:
 
 
 class _Distribution:
-    """The text of one histogram with its buckets."""
+    """The text of one histogram with its buckets. `key`: family, labels and bounds; `ends`: of the buckets' lines, from `le` on."""
 
-    def __init__(self, placed: _Placed, group: Group, syntax: Syntax) -> None:
-        self.placed = placed
-        name, labels = placed.family, braces(placed.labels)
-        prefix = f"{name}_bucket{braces(placed.labels, 'le=')[:-1]}"
-        self._lines = [f'{prefix}"{syntax.bound(upper)}"}} ' for upper in group.uppers]
-        self._infinite = f'{prefix}"+Inf"}} {END}{name}_count{labels} {END}'
-        self._sum = f"{name}_sum{labels} "
+    placed: _Placed
+
+    def __init__(self, key: tuple[str, str, tuple[int, ...]], ends: Sequence[str]) -> None:
+        self.key = key
+        family, inner, _ = key
+        labels = braces(inner)
+        prefix = f"{family}_bucket{braces(inner, 'le=')[:-1]}"
+        self._lines = [prefix + end for end in ends]
+        self._infinite = f'{prefix}"+Inf"}} {END}{family}_count{labels} {END}'
+        self._sum = f"{family}_sum{labels} "
         self._range = (-1, -1)
         self._zeros = self._middle = self._rest = ""
 
