@@ -1,14 +1,13 @@
 """How Prometheus text 0.0.4 and OpenMetrics 1.0 write names, labels, headers, bounds and times.
 
-Names and labels are Rezolus' own; only what a format forbids is replaced. In templates `END` stands for the end of a
-sample: its time, where it has one, and the newline.
+Names and labels are Rezolus' own; only what a format forbids is replaced.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -16,9 +15,6 @@ from typing import Literal
 from rezolus.reading import Kind, Series
 
 FamilyKind = Literal["counter", "gauge", "histogram", "summary"]
-
-END = "\0"
-"""Cannot appear in any text that comes from outside: there it is replaced."""
 
 EXACT = 2**53
 """Below, every whole number is a float."""
@@ -126,9 +122,12 @@ def braces(*labels: str) -> str:
     return f"{{{inner}}}" if inner else ""
 
 
-def template(text: str) -> str:
-    """`text` as a constant part of a `%` template."""
-    return text.replace("%", "%%")
+def written(starts: Sequence[str], values: Iterable[object], end: str) -> str:
+    """A line per value: its start, the value, and `end`, which is the time and the newline."""
+    parts = [end] * (3 * len(starts))
+    parts[::3] = starts
+    parts[1::3] = map(str, values)
+    return "".join(parts)
 
 
 def sentence(text: str, more: str) -> str:
@@ -195,5 +194,5 @@ def _escaped(value: str) -> str:
 
 
 def _readable(text: str) -> str:
-    """Without what UTF-8 cannot hold and what `END` means."""
-    return text.replace(END, "\ufffd").encode("utf-8", "replace").decode()
+    """Without what UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,8 +1,8 @@
 """Readings as Prometheus text 0.0.4 or OpenMetrics 1.0.
 
-All that does not change between readings - names, labels, headers - is made once per catalog, so a scrape only formats
-numbers: all counters by one `%`, all gauges by another, a histogram's buckets by one for those between the lowest and
-the highest that hold anything; the others are all zero or all the count.
+All that does not change between readings - names, labels, headers - is made once per catalog; a scrape only puts numbers
+between such pieces. Of a histogram's buckets only those from the lowest to the highest that hold anything have numbers
+of their own: the others are all zero or all the count.
 
 A histogram is, as configured, percentiles over what happened between the last two readings (five gauges with the label
 `percentile` as Rezolus has them, or a standard summary), and `<name>_distribution`, a histogram since the sampler was
@@ -22,7 +22,6 @@ import numpy.typing as npt
 from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series
 from rezolus.sinks.distributions import PERCENTILES, Cumulative, Group, groups_of
 from rezolus.sinks.exposition import (
-    END,
     TEXT,
     FamilyKind,
     Names,
@@ -32,7 +31,7 @@ from rezolus.sinks.exposition import (
     labels_text,
     number,
     sentence,
-    template,
+    written,
 )
 
 log = logging.getLogger(__name__)
@@ -139,12 +138,12 @@ class _Page:
 
     def render(self, reading: Reading, previous: Reading | None) -> str:
         stamp = f" {self._style.syntax.time(reading.time_ns)}\n" if self._style.timestamps else "\n"
-        parts = [self._counters.render(reading.counters), self._gauges.render(reading.gauges)]
-        parts += self._render_percentiles(reading, previous)
-        text = "".join(parts).replace(END, stamp)
-        return "".join([text, *self._render_distributions(reading, stamp)])
+        parts = [self._counters.render(reading.counters, stamp), self._gauges.render(reading.gauges, stamp)]
+        parts += self._render_percentiles(reading, previous, stamp)
+        parts += self._render_distributions(reading, stamp)
+        return "".join(parts)
 
-    def _render_percentiles(self, reading: Reading, previous: Reading | None) -> Iterator[str]:
+    def _render_percentiles(self, reading: Reading, previous: Reading | None, stamp: str) -> Iterator[str]:
         if not self._percentiles:
             return
         if self._style.summaries == "quantile":
@@ -159,9 +158,9 @@ class _Page:
             at = entry.placed.position
             values = found.get(at)
             if self._style.summaries == "quantile":
-                text = entry.summary(values, *totals[at])
+                text = entry.summary(values, *totals[at], stamp)
             elif values is not None:
-                text = entry.gauges(values)
+                text = entry.gauges(values, stamp)
             else:
                 continue
             yield text if entry.placed.family == family else entry.placed.header + text
@@ -235,34 +234,30 @@ class _Scalars:
         self._placed = placed
         self._gauges = kind == "gauge"
         self._rows = np.array([entry.position for entry in placed], np.intp)
-        self._lines = [
-            template(f"{syntax.sample(entry.family, kind)}{braces(entry.labels)} ") + f"%d{END}" for entry in placed
-        ]
+        self._lines = [f"{syntax.sample(entry.family, kind)}{braces(entry.labels)} " for entry in placed]
         self._absent = np.zeros(len(placed), bool)
-        self._template = self._make()
+        self._starts = self._make()
 
-    def render(self, values: npt.NDArray[np.uint64] | npt.NDArray[np.int64]) -> str:
+    def render(self, values: npt.NDArray[np.uint64] | npt.NDArray[np.int64], stamp: str) -> str:
         mine = values[self._rows]
         if self._gauges:
             absent = mine == ABSENT_GAUGE
             if not np.array_equal(absent, self._absent):
                 self._absent = absent
-                self._template = self._make()
+                self._starts = self._make()
             if absent.any():
                 mine = mine[~absent]
-        return self._template % tuple(mine.tolist())
+        return written(self._starts, mine.tolist(), stamp)
 
-    def _make(self) -> str:
-        parts = []
+    def _make(self) -> list[str]:
+        """Of those that are there; the first one of a family has the header before it."""
+        starts = []
         family = None
         for entry, line, absent in zip(self._placed, self._lines, self._absent.tolist(), strict=True):
-            if absent:
-                continue
-            if entry.family != family:
+            if not absent:
+                starts.append(line if entry.family == family else entry.header + line)
                 family = entry.family
-                parts.append(template(entry.header))
-            parts.append(line)
-        return "".join(parts)
+        return starts
 
 
 class _Percentiles:
@@ -271,18 +266,16 @@ class _Percentiles:
     def __init__(self, placed: _Placed, form: SummaryForm) -> None:
         self.placed = placed
         name, labels = placed.family, placed.labels
-        lines = [name + braces(labels, f'{form}="{q:g}"') for q in PERCENTILES]
-        if form == "quantile":
-            lines += [f"{name}{suffix}{braces(labels)}" for suffix in ("_sum", "_count")]
-        self._template = "".join(f"{template(line)} %s{END}" for line in lines)
+        self._starts = [name + braces(labels, f'{form}="{q:g}"') + " " for q in PERCENTILES]
+        self._totals = [f"{name}{suffix}{braces(labels)} " for suffix in ("_sum", "_count")]
 
-    def gauges(self, values: tuple[int, ...]) -> str:
-        return self._template % values
+    def gauges(self, values: tuple[int, ...], stamp: str) -> str:
+        return written(self._starts, values, stamp)
 
-    def summary(self, values: tuple[int, ...] | None, count: int, total: float) -> str:
+    def summary(self, values: tuple[int, ...] | None, count: int, total: float, stamp: str) -> str:
         """Without events in the interval the quantiles are no numbers, as in every client library."""
-        quantiles = ("NaN",) * len(PERCENTILES) if values is None else values
-        return self._template % (*quantiles, number(total), count)
+        quantiles: Sequence[object] = ("NaN",) * len(PERCENTILES) if values is None else values
+        return written(self._starts + self._totals, (*quantiles, number(total), count), stamp)
 
 
 class _Distribution:
@@ -296,29 +289,19 @@ class _Distribution:
         labels = braces(inner)
         prefix = f"{family}_bucket{braces(inner, 'le=')[:-1]}"
         self._lines = [prefix + end for end in ends]
-        self._infinite = f'{prefix}"+Inf"}} {END}{family}_count{labels} {END}'
+        self._last = [f'{prefix}"+Inf"}} ', f"{family}_count{labels} "]
         self._sum = f"{family}_sum{labels} "
-        self._range = (-1, -1)
-        self._zeros = self._middle = self._rest = ""
 
     def render(self, found: Cumulative, stamp: str) -> str:
-        if (found.first, found.top) != self._range:
-            self._make(found.first, found.top)
+        lines, first, behind = self._lines, found.first, max(found.first, found.top + 1)
         return "".join(
             (
-                self._zeros.replace(END, stamp),
-                (self._middle % tuple(found.running)).replace(END, stamp),
-                self._rest.replace(END, f"{found.count}{stamp}"),
+                f"0{stamp}".join([*lines[:first], ""]),
+                written(lines[first:behind], found.running, stamp),
+                f"{found.count}{stamp}".join([*lines[behind:], *self._last, ""]),
                 f"{self._sum}{number(found.total)}{stamp}",
             )
         )
-
-    def _make(self, first: int, top: int) -> None:
-        """For buckets from `first` to `top` that change; this range only grows."""
-        self._range = (first, top)
-        self._zeros = "".join(f"{line}0{END}" for line in self._lines[:first])
-        self._middle = "".join(f"{template(line)}%d{END}" for line in self._lines[first : top + 1])
-        self._rest = "".join(f"{line}{END}" for line in self._lines[max(first, top + 1) :]) + self._infinite
 
 
 def _family_text(family: Family, syntax: Syntax) -> str:
