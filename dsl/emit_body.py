@@ -16,7 +16,8 @@ from dsl.number import Memory, Value
 from dsl.plan import STACK_WORDS, is_alone, state_map
 from dsl.schema import ByCgroup, ByCpu, ByKey, KeyField
 from dsl.source import Span
-from dsl.storage import TaskLayout, buckets
+from dsl.storage import buckets
+from dsl.tasks import TaskLayout
 
 __all__ = ["emit_body"]
 
@@ -165,7 +166,7 @@ class _Body:
         if state.zero_is_absent:
             first = next(item for item in tasks.of(state) if item.field is state.fields[0])
             return f"{entry}->{first.member}", ""
-        number = tasks.flags.index(state)
+        number = tasks.flags[state]
         return f"{entry}->present[{number // 64}]", f"{1 << (number % 64):#x}ULL"
 
     def _entry(self, step: Step, state: ir.State) -> tuple[str, str]:

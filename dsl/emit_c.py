@@ -12,8 +12,9 @@ from dsl.emit_types import ctype
 from dsl.names import Names
 from dsl.plan import Plan, Program, companions, state_map
 from dsl.schema import CGROUP_NAMES, CGROUP_ROWS, ByKey
-from dsl.storage import BankLayout, Member, TableLayout, TaskLayout
+from dsl.storage import BankLayout, Member, TableLayout
 from dsl.structures import Structures
+from dsl.tasks import TaskLayout
 from dsl.writer import Writer
 
 __all__ = ["CUnit", "emit"]
@@ -139,15 +140,17 @@ def _layouts(plan: Plan) -> dict[str, str]:
         )
         lines = [*_bank(item), *atomic]
         if item.bank.axis == "cgroup":
-            found[CGROUP_NAMES] = _cgroup_names(plan, item)
+            found[CGROUP_NAMES] = _names_of_cgroups()
         if item.bank.axis == "key":
             lines += _keys(plan, item)
             found |= dict.fromkeys(companions(name, forgets=name in plan.forgotten), lines)
         found[name] = lines
     if plan.tasks:
-        found["tasks"] = _tasks(plan.tasks)
+        memory = plan.tasks.memory
+        found["tasks"] = [f"{memory.kind} {memory.limit} {memory.words} {memory.epoch}"]
+    versions = {sampler.name: sampler.version for sampler in plan.schema.samplers}
     for state in _hashes(plan):
-        found[state_map(state)] = _hash(state)
+        found[state_map(state)] = [versions[state.sampler], *_hash(state)]
     return {name: "\n".join(lines) for name, lines in found.items()}
 
 
@@ -207,8 +210,12 @@ def _cgroup_names(plan: Plan, item: BankLayout) -> list[str]:
     return [
         *(f"#define {name} {value}" for name, value in values.items()),
         "#include <rezolus/cgroup.h>",
-        *_array(CGROUP_NAMES, "cgroup_name", CGROUP_ROWS, MMAPABLE, "cgroup_name_at"),
+        *_names_of_cgroups(),
     ]
+
+
+def _names_of_cgroups() -> list[str]:
+    return _array(CGROUP_NAMES, "cgroup_name", CGROUP_ROWS, MMAPABLE, "cgroup_name_at")
 
 
 def _keys(plan: Plan, item: BankLayout) -> list[str]:
@@ -316,11 +323,7 @@ def _forget_slot(name: str, words: int) -> list[str]:
 
 
 def _tasks(tasks: TaskLayout) -> list[str]:
-    lines = ["struct task_struct;", "struct task_state {"]
-    if tasks.flags:
-        lines.append(f"    u64 present[{-(-len(tasks.flags) // 64)}];")
-    lines += [f"    {ctype(item.field.type)} {item.member};" for item in tasks.fields]
-    lines.append("};")
+    lines = ["struct task_struct;", *_task_state(tasks)]
     if tasks.kind == "storage":
         return [
             *lines,
@@ -348,6 +351,20 @@ def _tasks(tasks: TaskLayout) -> list[str]:
         "    return tasks.lookup(&task);",
         "}",
     ]
+
+
+def _task_state(tasks: TaskLayout) -> list[str]:
+    """The structure, its gaps spelled out: they are places of states that are gone, and room for others to come."""
+    end = 8 * tasks.memory.flag_words
+    lines = ["struct task_state {", f"    u64 present[{tasks.memory.flag_words}];"]
+    for item in tasks.fields:
+        if item.offset > end:
+            lines.append(f"    u8 gap_{end}[{item.offset - end}];")
+        lines.append(f"    {ctype(item.field.type)} {item.member};")
+        end = item.offset + item.field.type.width // 8
+    if end < tasks.entry_bytes:
+        lines.append(f"    u8 gap_{end}[{tasks.entry_bytes - end}];")
+    return [*lines, "};"]
 
 
 def _hash(state: ir.State) -> list[str]:

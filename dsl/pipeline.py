@@ -16,7 +16,7 @@ from dsl.facts import TargetFacts
 from dsl.kernel import find_member, find_structure
 from dsl.parse import parse
 from dsl.plan import Plan, Target, plan
-from dsl.schema import Schema
+from dsl.schema import Schema, TaskMemory
 from dsl.scope import UnitScope
 from dsl.source import Source
 
@@ -157,9 +157,9 @@ def _only(
     return tuple(kept)
 
 
-def compile_unit(unit: ir.Unit, facts: TargetFacts) -> Compiled:
-    """Lay out and emit a checked unit."""
-    planned = plan(unit, target_of(facts))
+def compile_unit(unit: ir.Unit, facts: TargetFacts, before: TaskMemory | None = None) -> Compiled:
+    """Lay out and emit a checked unit. `before` is what a set that runs remembers of tasks (`Schema.tasks`)."""
+    planned = plan(unit, target_of(facts), before)
     emitted = emit(planned)
     return Compiled(emitted.text, planned.schema, emitted.initial, planned, emitted.layouts)
 

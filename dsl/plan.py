@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,8 @@ from dsl.fuse import Fused, Step, bank_name, fuse
 from dsl.hooks import Hook
 from dsl.names import function_names
 from dsl.number import Memory, Value, failures
-from dsl.storage import STRIPES, BankLayout, TableLayout, TaskLayout, lay_out_banks, lay_out_table, lay_out_tasks
+from dsl.storage import STRIPES, BankLayout, TableLayout, lay_out_banks, lay_out_table
+from dsl.tasks import TaskLayout, lay_out_tasks
 from dsl.weigh import weights
 
 __all__ = ["Plan", "Program", "Target", "plan"]
@@ -93,14 +95,15 @@ class Plan:
         return any(name == metric and (slot is None or other in (None, slot)) for name, other in self.shared)
 
 
-def plan(unit: ir.Unit, target: Target) -> Plan:
-    """Lay out a unit for a machine."""
+def plan(unit: ir.Unit, target: Target, before: schema.TaskMemory | None = None) -> Plan:
+    """Lay out a unit for a machine. `before` is what a set that runs remembers of tasks: this one is to go on with it."""
     arrays = {table.name: layout for table in unit.tables if (layout := lay_out_table(table))}
     fused = _fuse_all(unit, target, frozenset(arrays))
     states = [state for sampler in unit.samplers for state in sampler.states]
     storage = target.task_storage and all(_keeps_with_task(item, target) for item in fused)
     limit = 0 if storage else min(target.pid_max, _TASKS_BY_ADDRESS)
-    tasks = lay_out_tasks(states, "storage" if storage else "hash", limit)
+    versions = {sampler.name: version_of(sampler) for sampler in unit.samplers}
+    tasks = lay_out_tasks(states, "storage" if storage else "hash", limit, versions=versions, before=before)
     programs = _programs(fused, tasks)
     metrics = [metric for sampler in unit.samplers for metric in sampler.metrics if not _is_read(metric)]
     words = [word for program in programs for word in program.discards.values()]
@@ -120,6 +123,7 @@ def _described(draft: Plan) -> Plan:
         sources=draft.unit.sources,
         programs=tuple(_program(program) for program in draft.programs),
         maps=_maps(draft),
+        tasks=draft.tasks.memory if draft.tasks else None,
     )
     return Plan(
         draft.unit, draft.target, described, draft.programs, draft.banks, draft.tasks, draft.tables, draft.shared
@@ -311,6 +315,7 @@ def _sampler(draft: Plan, sampler: ir.Sampler) -> schema.Sampler:
             for event, hook, missing, line in sampler.events
         ),
         states=tuple(_state(draft, state) for state in sampler.states),
+        version=version_of(sampler),
         discards=tuple(
             (reason, draft.bank("cpu").offset(word))
             for program in draft.programs
@@ -318,6 +323,11 @@ def _sampler(draft: Plan, sampler: ir.Sampler) -> schema.Sampler:
             if name == sampler.name
         ),
     )
+
+
+def version_of(sampler: ir.Sampler) -> str:
+    """A digest of a sampler's text."""
+    return hashlib.blake2b(sampler.span.text.encode(), digest_size=8).hexdigest()
 
 
 def _state(draft: Plan, state: ir.State) -> schema.StateMap:

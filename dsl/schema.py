@@ -191,6 +191,31 @@ class StateMap(msgspec.Struct, frozen=True, kw_only=True):
     entry_bytes: int
 
 
+class TaskMember(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in the structure of a task's state; offset and size in bytes."""
+
+    owner: str
+    """Which field of which state it is for; of a state that is gone it stays empty."""
+    offset: int
+    size: int
+
+
+class TaskMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """The structure of what is remembered of each task; two of one epoch may stand for each other."""
+
+    kind: Literal["storage", "hash"]
+    limit: int
+    epoch: int
+    """Counts how often it had to be laid out anew."""
+    flag_words: int
+    """Words of bits at its beginning."""
+    words: int
+    """In all, spare room included."""
+    members: tuple[TaskMember, ...]
+    flags: tuple[str, ...]
+    """Owners of the bits."""
+
+
 class Sampler(msgspec.Struct, frozen=True, kw_only=True):
     """A sampler, and what became of its events on this kernel."""
 
@@ -200,6 +225,8 @@ class Sampler(msgspec.Struct, frozen=True, kw_only=True):
     line: int = 0
     events: tuple[EventUse, ...] = ()
     states: tuple[StateMap, ...] = ()
+    version: str = ""
+    """A digest of its text: a sampler of the same name and version is the same."""
     discards: tuple[tuple[str, int], ...] = ()
     """(reason, offset in the `cpu` bank): samples thrown away. Reasons: `clock` (time went backwards), `null` (a null
     pointer on the way), `zero` (division by zero), `state_full`, `key_overflow`, `range` (label value unknown)."""
@@ -225,3 +252,5 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     programs: tuple[Program, ...] = ()
     maps: tuple[str, ...] = ()
     """Names of every BPF map of the unit, banks and companions included."""
+    tasks: TaskMemory | None = None
+    """None when nothing is remembered of tasks."""

@@ -1,4 +1,4 @@
-"""Where values live: banks and the words in them, the one structure of task state, tables of numbers."""
+"""Where values live: banks and the words in them, tables of numbers."""
 
 from __future__ import annotations
 
@@ -40,35 +40,6 @@ class BankLayout:
     def offset(self, name: str) -> int:
         """The first word of a member."""
         return next(member.offset for member in self.members if member.name == name)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TaskField:
-    """A field of a task state in the structure of all of them."""
-
-    state: ir.State
-    field: ir.StateField
-    member: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TaskLayout:
-    """What is remembered of each task, of all samplers together.
-
-    `storage`: kept by the kernel with the task, and gone with it. `hash`: preallocated, keyed by the task's address,
-    changed in place, the entry removed when the kernel frees the task.
-    """
-
-    kind: Literal["storage", "hash"]
-    limit: int
-    fields: tuple[TaskField, ...]
-    flags: tuple[ir.State, ...]
-    """States that need a bit to say that they are there, by bit number."""
-    entry_bytes: int
-
-    def of(self, state: ir.State) -> tuple[TaskField, ...]:
-        """The fields of one state."""
-        return tuple(item for item in self.fields if item.state is state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +112,6 @@ def _key_bank(name: str, found: Sequence[tuple[str, int]], key: ByKey) -> BankLa
     size = max(part.offset + part.size for part in key.fields)
     bank = Bank(name=name, axis="key", rows=key.limit + 1, words=words, key_size=-(-size // 8) * 8)
     return BankLayout(bank, members)
-
-
-def lay_out_tasks(states: Iterable[ir.State], kind: Literal["storage", "hash"], limit: int) -> TaskLayout | None:
-    """One structure for the state of a task, widest fields first so that none is padded; None when there is no such state."""
-    found = [state for state in states if state.kind == "task"]
-    if not found:
-        return None
-    flags = tuple(state for state in found if not state.zero_is_absent)
-    names = [state.name for state in found]
-    fields = []
-    for state in found:
-        prefix = state.name if names.count(state.name) == 1 else f"{state.sampler}_{state.name}"
-        for item in state.fields:
-            member = prefix if len(state.fields) == 1 else f"{prefix}_{item.name}"
-            fields.append(TaskField(state, item, member))
-    fields.sort(key=lambda item: -item.field.type.width)
-    size = sum(item.field.type.width // 8 for item in fields) + 8 * -(-len(flags) // 64)
-    return TaskLayout(kind, limit, tuple(fields), flags, -(-size // 8) * 8)
 
 
 def lay_out_table(table: ir.Table) -> TableLayout | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dsl import Checked, Compiled, Parsed, check_each, compile_unit, parse_files
 from dsl.facts import TargetFacts
+from dsl.schema import TaskMemory
 from rezolus.errors import UserError
 
 MAXIMUM_BYTES = 4 << 20
@@ -97,18 +98,20 @@ def parse(texts: Mapping[str, str]) -> Parsed:
     return parse_files(texts, read_file)
 
 
-def compiler(parsed: Parsed, facts: TargetFacts, checked: Checked, enabled: Enabled) -> Callable[[Enabled], Compiled]:
+def compiler(
+    parsed: Parsed, facts: TargetFacts, checked: Checked, enabled: Enabled, before: TaskMemory | None = None
+) -> Callable[[Enabled], Compiled]:
     """Compiles the samplers of `checked`, or fewer of them: what isolating a sampler at fault takes.
 
-    `enabled` is what `checked` was checked with.
+    `enabled` is what `checked` was checked with, `before` as of `compile_unit`.
     """
     names = frozenset(sampler.name for sampler in checked.unit.samplers)
 
     def compile_samplers(wanted: Enabled) -> Compiled:
         chosen = frozenset(name for name in names if wanted(name))
         if chosen == names:
-            return compile_unit(checked.unit, facts)
+            return compile_unit(checked.unit, facts, before)
         fewer = check_each(parsed, facts, lambda name: enabled(name) and name in chosen)
-        return compile_unit(fewer.unit, facts)
+        return compile_unit(fewer.unit, facts, before)
 
     return compile_samplers

@@ -15,6 +15,7 @@ from rezolus.bpf import syscall
 
 PR_SET_CHILD_SUBREAPER = 36
 _PROG_GET_NEXT_ID = 11
+_MAP_GET_NEXT_ID = 12
 _LINK_GET_NEXT_ID = 31
 PATIENCE_S = 10.0
 """The kernel frees programs some grace periods after the last descriptor is closed."""
@@ -57,6 +58,12 @@ class Holdings:
         ]
         problems += [f"BPF link {number}" for number in _left(self.links, _LINK_GET_NEXT_ID, "link_id", patience_s)]
         return problems
+
+
+def own_objects() -> dict[str, int]:
+    """How many BPF objects of each kind there are that no process outside our tree holds."""
+    kinds = {"prog_id": _PROG_GET_NEXT_ID, "map_id": _MAP_GET_NEXT_ID, "link_id": _LINK_GET_NEXT_ID}
+    return {key: len(_own(set(_ids(command)), key)) for key, command in kinds.items()}
 
 
 def _left(known: frozenset[int], command: int, key: str, patience_s: float) -> list[int]:

@@ -86,6 +86,12 @@ class CgroupNames:
                 return unescape(entry.path)
             return fallback_name(identity) if entry.fallback else None
 
+    def identity(self, serial: int) -> CgroupIdentity | None:
+        """What was said of the cgroup of this serial number."""
+        with self._lock:
+            entry = self._entries.get(serial)
+        return None if entry is None else entry.identity
+
     def advance(self) -> None:
         """Once per reading: a cgroup found removed has had its last reading when this is called the second time."""
         with self._lock:

@@ -76,8 +76,6 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration as the loader read it (`rezolus.config.to_wire`)."""
     layouts: dict[str, str] = {}
     """What is in each map, as text: a map of the same text can be taken over by the next set."""
-    versions: dict[str, str] = {}
-    """By sampler, a digest of its text."""
     taken: tuple[str, ...] = ()
     """Maps taken over from the set that this one replaces."""
     slot: int = 0

@@ -23,6 +23,7 @@ from rezolus.agent.privileges import (
 )
 
 if TYPE_CHECKING:
+    from dsl.schema import TaskMemory
     from rezolus.agent.loader import Prepared
     from rezolus.outputs import Outputs
 
@@ -50,13 +51,13 @@ def _load(channel: socket.socket, config_path: Path, *, careful: bool = False, r
     run_loader(channel, partial(_prepare_again if reload else prepare, config_path), careful=careful, reload=reload)
 
 
-def _prepare_again(config_path: Path) -> Prepared:
+def _prepare_again(config_path: Path, before: TaskMemory | None) -> Prepared:
     """As for the first loader; besides, what new sinks write is made the unprivileged user's, who cannot do it itself."""
     from rezolus.agent.prepare import prepare
     from rezolus.config import from_wire
     from rezolus.outputs import outputs_of
 
-    prepared = prepare(config_path)
+    prepared = prepare(config_path, before)
     config = from_wire(prepared.config)
     if not prepared.refused:
         prepare_outputs(outputs_of(config, time.time_ns()), find_account(config.agent.user)[0])

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from dsl.schema import FromSource, Schema
+from dsl.schema import FromSource, Schema, TaskMemory
 from rezolus.agent.exchange import Standing, attach_all, carry_gauges, next_slot, settle
 from rezolus.agent.handover import Handover, Problem, SamplerBrief
 from rezolus.agent.isolate import Compile, CompiledUnit, Enabled, Isolated, find_crashing, load_isolated
@@ -50,13 +50,12 @@ class Prepared:
     """Samplers that are switched off or have errors."""
     refused: str = ""
     """Why BPF programs cannot be loaded at all; empty when they can."""
-    versions: dict[str, str] = field(default_factory=dict)
-    """By sampler, a digest of its text."""
     config: bytes = b""
     """For the daemon, which may not be able to read the file."""
 
 
-Prepare = Callable[[], Prepared]
+Prepare = Callable[[TaskMemory | None], Prepared]
+"""Is told what the set that runs remembers of tasks, if there is one."""
 
 
 def run_loader(channel: socket.socket, prepare: Prepare, *, careful: bool = False, reload: bool = False) -> None:
@@ -90,7 +89,7 @@ def _fail(channel: socket.socket, reason: str) -> None:
 
 def _run(channel: socket.socket, prepare: Prepare, standing: Standing, *, careful: bool) -> None:
     times = _Times()
-    prepared = prepare()
+    prepared = prepare(None if standing.handover is None else standing.handover.schema.tasks)
     times.mark("prepare")
     prepared.compile_samplers = remembering(prepared.compile_samplers)
     prepared.compile_samplers = _without_unwanted(prepared)
@@ -253,7 +252,6 @@ def _handover(prepared: Prepared, schema: Schema) -> Handover:
         cpus=prepared.cpus,
         privileged=not prepared.refused,
         config=prepared.config,
-        versions={sampler.name: prepared.versions.get(sampler.name, "") for sampler in schema.samplers},
     )
 
 

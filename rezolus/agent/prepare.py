@@ -5,10 +5,10 @@ Only the loader process calls this; it is where the compiler is.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from dsl import Checked, Diagnostic, check_each, render
+from dsl.schema import TaskMemory
 from rezolus import definitions
 from rezolus.agent.facts import probe
 from rezolus.agent.handover import Problem, SamplerBrief
@@ -20,8 +20,8 @@ from rezolus.config import load, to_wire
 NEEDS_ROOT = "not started as root: eBPF programs cannot be loaded; start it as root, it keeps no privileges"
 
 
-def prepare(config_path: Path) -> Prepared:
-    """Everything up to loading. Raises ConfigError and FactsError; what concerns single samplers is in the result."""
+def prepare(config_path: Path, before: TaskMemory | None = None) -> Prepared:
+    """Everything up to loading; `before` is what the set that runs remembers of tasks. Raises ConfigError and FactsError; what concerns single samplers is in the result."""
     config = load(config_path)
     read = definitions.read_files(config.probes)
     problems = [Problem(stage="check", message=found.reason, file=found.path) for found in read.unreadable]
@@ -42,20 +42,15 @@ def prepare(config_path: Path) -> Prepared:
         absent.append(SamplerBrief(name=name, state="failed", file=place.source.path, line=place.line))
     problems.extend(Problem(stage="config", message=text) for text in config.unknown_samplers(asked))
     return Prepared(
-        compile_samplers=definitions.compiler(parsed, facts, checked, switched_on),
+        compile_samplers=definitions.compiler(parsed, facts, checked, switched_on, before),
         btf_id=kernel_btf_ids(facts.btf),
         cpus=tuple(range(facts.possible_cpus)),
         wanted=wanted_by(config),
         problems=problems,
         absent=absent,
         refused="" if privileged() else NEEDS_ROOT,
-        versions={sampler.name: _digest(sampler.span.text) for sampler in checked.unit.samplers},
         config=to_wire(config),
     )
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _not_rejected(checked: Checked) -> list[Diagnostic]:

@@ -46,13 +46,14 @@ def _text(problem: Problem) -> str:
 
 def changes(now: Handover, before: Handover) -> tuple[str, ...]:
     """The samplers that came, went, or have another text."""
-    names = now.versions.keys() | before.versions.keys()
+    new = {sampler.name: sampler.version for sampler in now.schema.samplers}
+    old = {sampler.name: sampler.version for sampler in before.schema.samplers}
     lines = []
-    for name in sorted(names):
-        if name not in before.versions:
+    for name in sorted(new.keys() | old.keys()):
+        if name not in old:
             lines.append(f"sampler {name} added")
-        elif name not in now.versions:
+        elif name not in new:
             lines.append(f"sampler {name} removed")
-        elif now.versions[name] != before.versions[name]:
+        elif new[name] != old[name]:
             lines.append(f"sampler {name} changed")
     return tuple(lines)

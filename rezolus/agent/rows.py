@@ -107,7 +107,9 @@ class CgroupRows:
         labels: list[Labels] = []
         self._pending = False
         for row in np.flatnonzero(serials).tolist():
-            identity = read_identity(self._names_map, row, int(serials[row]))
+            serial = int(serials[row])
+            # A program that sees the cgroup for the first time since a reload writes the same name once more.
+            identity = read_identity(self._names_map, row, serial) or self._names.identity(serial)
             if identity is None:  # the program writes the name row after it has noticed the cgroup
                 self._pending = True
                 continue

@@ -24,6 +24,7 @@ from rezolus.agent.supervisor import Children
 
 if TYPE_CHECKING:
     from dsl.hooks import Hook
+    from dsl.schema import TaskMemory
     from rezolus.agent.isolate import Compile, CompiledUnit, Enabled
     from rezolus.agent.loader import Prepared
 
@@ -70,7 +71,8 @@ def _load(
     def compile_samplers(enabled: Enabled) -> CompiledUnit:
         return compile_handmade(max(cpus) + 1, btf, enabled, broken=broken)
 
-    def prepare() -> Prepared:
+    def prepare(before: TaskMemory | None = None) -> Prepared:
+        del before
         return Prepared(
             compile_samplers=compile_samplers,
             btf_id=kernel_btf_ids(btf),
@@ -84,9 +86,9 @@ def _load(
     run_loader(channel, prepare, careful=careful, reload=reload)
 
 
-def _stalling(prepare: Callable[[], Prepared]) -> Prepared:
+def _stalling(prepare: Callable[[TaskMemory | None], Prepared], before: TaskMemory | None = None) -> Prepared:
     """What stops when it is asked for BTF ids, which is after files were handed over."""
-    prepared = prepare()
+    prepared = prepare(before)
     prepared.compile_samplers = _tracing(prepared.compile_samplers)
     prepared.btf_id = _never
     return prepared

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from tests import leaks
 from tests.agent.running import PATIENCE_S, children, eventually
+from tests.workloads import Cgroup, cgroup
 
 pytestmark = pytest.mark.kernel
 
@@ -26,8 +28,9 @@ CALLER = f"""
 import os, select
 open("/proc/self/comm", "w").write({NAME!r})
 count = 0
+os.read(0, 1)
 print("ready", flush=True)
-while not select.select([0], [], [], 0)[0]:
+while not count or not select.select([0], [], [], 0)[0]:
     for _ in range(1000):
         os.getppid()
     count += 1000
@@ -36,6 +39,7 @@ print(count, flush=True)
 READER = f"""
 import os
 open("/proc/self/comm", "w").write({NAME!r})
+os.read(0, 1)
 print("ready", flush=True)
 os.read(0, 1)
 print("done", flush=True)
@@ -82,7 +86,7 @@ sampler aaa_more "Moves the words of every bank" {
     }
 }
 """
-KINDS = ("calls", "calls_by_cpu", "calls_by_cgroup", "calls_by_name", "calls_by_parity")
+KINDS = ("calls", "calls_by_cpu", "calls_by_name", "calls_by_parity", "sizes")
 
 
 @dataclass(slots=True)
@@ -145,12 +149,17 @@ def reloading(folder: Path, *, interval_ms: int = 100, config: str = "") -> Iter
 
 
 @contextmanager
-def calling(program: str = CALLER) -> Iterator[subprocess.Popen[str]]:
+def calling(program: str = CALLER, group: Cgroup | None = None) -> Iterator[subprocess.Popen[str]]:
     """A process whose calls are counted, at work."""
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
+            if group is not None:
+                group.add(process.pid)
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
             assert process.stdout.readline() == "ready\n"
             yield process
         finally:
@@ -165,7 +174,7 @@ def finished(process: subprocess.Popen[str]) -> str:
 
 def test_every_event_is_counted_once_whatever_is_reloaded(tmp_path: Path) -> None:
     (tmp_path / "counted.rzl").write_text(COUNTED)
-    with reloading(tmp_path) as running, calling() as caller:
+    with cgroup("rezolus-reload") as group, reloading(tmp_path) as running, calling(group=group) as caller:
         assert running.reload() == ()
         running.write("more.rzl", MORE)
         assert running.reload() == ("sampler aaa_more added",)
@@ -177,6 +186,139 @@ def test_every_event_is_counted_once_whatever_is_reloaded(tmp_path: Path) -> Non
         assert running.reload() == ()
         count = int(finished(caller))
         found = running.sums()
-    assert {kind: found[kind] for kind in (*KINDS, "sizes")} == dict.fromkeys((*KINDS, "sizes"), count)
+    kinds = (*KINDS, "calls_by_cgroup")
+    assert {kind: found[kind] for kind in kinds} == dict.fromkeys(kinds, count)
     assert found["aaa_switches"] > 0
     assert found["rezolus_reloads"] == 5
+
+
+def test_a_cgroup_in_which_nothing_happens_keeps_its_series(tmp_path: Path) -> None:
+    (tmp_path / "counted.rzl").write_text(COUNTED)
+    with cgroup("rezolus-reload-idle") as group, reloading(tmp_path) as running:
+        with calling(group=group) as caller:
+            count = int(finished(caller))
+        eventually(lambda: running.sums().get("calls_by_cgroup") == count)
+        running.write("more.rzl", MORE)
+        running.reload()
+        assert running.sums()["calls_by_cgroup"] == count
+        with calling(group=group) as caller:
+            count += int(finished(caller))
+        assert running.sums()["calls_by_cgroup"] == count
+
+
+def test_a_sampler_that_comes_back_begins_at_zero(tmp_path: Path) -> None:
+    (tmp_path / "counted.rzl").write_text(COUNTED)
+    (tmp_path / "waited.rzl").write_text(WAITED)
+    with reloading(tmp_path) as running:
+        with calling() as caller:
+            count = int(finished(caller))
+        assert running.sums()["calls"] == count
+        (tmp_path / "counted.rzl").unlink()
+        assert running.reload() == ("sampler calls removed",)
+        assert "calls" not in running.sums()
+        running.write("counted.rzl", COUNTED)
+        assert running.reload() == ("sampler calls added",)
+        found = running.sums()
+        assert {kind: found.get(kind, 0) for kind in KINDS} == dict.fromkeys(KINDS, 0)
+
+
+def test_what_began_before_a_reload_is_measured_when_it_ends_after(tmp_path: Path) -> None:
+    (tmp_path / "waited.rzl").write_text(WAITED)
+    with reloading(tmp_path) as running, calling(READER) as reader:
+        running.write("more.rzl", MORE)
+        running.reload()
+        before = running.sums()["waits"]
+        assert finished(reader) == "done"
+        assert running.sums()["waits"] == before + 1
+
+
+def test_state_of_other_samplers_survives_one_that_comes_or_goes(tmp_path: Path) -> None:
+    (tmp_path / "waited.rzl").write_text(WAITED)
+    other = WAITED.replace("waits", "pauses").replace(f"id == {READ}", "id == 999999")
+    with reloading(tmp_path) as running, calling(READER) as reader, calling(READER) as second:
+        running.write("another.rzl", other)
+        assert running.reload() == ("sampler pauses added",)
+        before = running.sums()["waits"]
+        assert finished(reader) == "done"
+        assert running.sums()["waits"] == before + 1
+        (tmp_path / "another.rzl").unlink()
+        assert running.reload() == ("sampler pauses removed",)
+        assert finished(second) == "done"
+        assert running.sums()["waits"] == before + 2
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("bad.rzl", "rzl 1\nsampler bad {\n", "bad.rzl:"),
+        ("bad.rzl", COUNTED.replace("calls += 1", "cals += 1").replace("sampler calls", "sampler bad"), "unknown"),
+        ("counted.rzl", COUNTED.replace("sizes << 5", "sizes << nonsense"), "counted.rzl:"),
+        ("config.toml", "[agent]\ninterwal = 1\n", "interwal"),
+        ("config.toml", "[agent\n", "config.toml"),
+    ],
+)
+def test_what_is_broken_changes_nothing_and_says_why(tmp_path: Path, file: str, text: str, said: str) -> None:
+    (tmp_path / "counted.rzl").write_text(COUNTED)
+    with reloading(tmp_path) as running, calling() as caller:
+        held = running.ask("held")
+        was = (tmp_path / file).read_text() if (tmp_path / file).exists() else None
+        running.write(file, text)
+        result = running.ask("reload")
+        assert not result["ok"]
+        assert said in "\n".join(result["problems"])
+        assert running.ask("held") == held
+        if was is None:
+            (tmp_path / file).unlink()
+        else:
+            running.write(file, was)
+        assert running.reload() == ()
+        count = int(finished(caller))
+        found = running.sums()
+    assert {kind: found[kind] for kind in KINDS} == dict.fromkeys(KINDS, count)
+    assert (found["rezolus_reloads"], found["rezolus_reload_failures"]) == (1, 1)
+
+
+def test_what_was_broken_before_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "bad.rzl").write_text("rzl 1\nsampler bad {\n")
+    (tmp_path / "counted.rzl").write_text(COUNTED)
+    with reloading(tmp_path) as running:
+        running.write("more.rzl", MORE)
+        assert running.reload() == ("sampler aaa_more added",)
+        running.write("bad.rzl", WAITED)
+        assert running.reload() == ("sampler waits added",)
+
+
+def test_a_killed_loader_leaves_what_runs_and_the_next_one_works(tmp_path: Path) -> None:
+    (tmp_path / "counted.rzl").write_text(COUNTED)
+    with reloading(tmp_path) as running, calling() as caller:
+        running.write("more.rzl", MORE)
+        assert running.process.stdin is not None
+        running.process.stdin.write("reload\n")
+        running.process.stdin.flush()
+        eventually(lambda: children(running.helper) != [])
+        os.kill(children(running.helper)[0], signal.SIGKILL)
+        result = running.line()
+        assert not result["ok"]
+        assert "SIGKILL" in result["problems"][0]
+        assert "aaa_switches" not in running.sums()
+        assert running.reload() == ("sampler aaa_more added",)
+        count = int(finished(caller))
+        found = running.sums()
+    assert {kind: found[kind] for kind in KINDS} == dict.fromkeys(KINDS, count)
+
+
+def test_twenty_reloads_leave_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "waited.rzl").write_text(WAITED)
+    with reloading(tmp_path) as running:
+        running.reload()
+        held = running.ask("held")
+        eventually(lambda: leaks.own_objects()["prog_id"] == held["prog"])  # the kernel frees them a little later
+        objects = leaks.own_objects()
+        for number in range(20):
+            if number % 2:
+                (tmp_path / "more.rzl").unlink()
+            else:
+                running.write("more.rzl", MORE)
+            running.reload()
+        assert running.ask("held") == held
+        eventually(lambda: leaks.own_objects() == objects)

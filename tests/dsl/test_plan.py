@@ -65,7 +65,7 @@ memory: 1136 KiB of values
   hist                              15.5 KiB  bank by stripe, 4 x 496 words
   cgroup                           256.0 KiB  bank by cgroup, 4096 x 8 words
   cgroup_names                     864.0 KiB  names of cgroups
-  tasks                              0.0 KiB  state of tasks, 8 bytes each, kept with the task
+  tasks                              0.0 KiB  state of tasks, 48 bytes each, kept with the task
 """
 
 
