@@ -195,7 +195,8 @@ class _Server:
     async def run(self, listener: trio.SocketListener) -> None:
         """Accept until cancelled, then let requests end, then break off what is left."""
         async with trio.open_nursery() as nursery:
-            connections = await nursery.start(_shielded_nursery)
+            with trio.CancelScope(shield=True):  # cancelled in here, nobody would know the nursery and end it
+                connections = await nursery.start(_shielded_nursery)
             try:
                 await trio.serve_listeners(self._handle, [listener], handler_nursery=connections)
             finally:
