@@ -7,17 +7,15 @@ remembers is of the previous snapshot, so its memory is bounded by the size of w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
-import numpy as np
 
-from rezolus.errors import UserError
-from rezolus.reading import ABSENT_GAUGE, I64, U64, Catalog, Kind, Reading, Series, histogram_buckets
+from rezolus.reading import ABSENT_GAUGE, Reading, histogram_buckets
+from rezolus.wire.columns import Columns, MakeSeries, Present, SeriesLists, WireError, chosen
 from rezolus.wire.fnv import fnv1a_128
 from rezolus.wire.messages import (
     H2,
@@ -38,11 +36,9 @@ from rezolus.wire.messages import (
 from rezolus.wire.messages import Histogram as FlatHistogram
 from rezolus.wire.split import BadMessageError, message_end
 
-NS = 10**9
-POWERS = frozenset({"grouping_power", "max_value_power"})
-NOT_LABELS = POWERS | {"metric", "unit", "sampler"}
-"""Metadata that says what a series is rather than which one of its metric."""
+__all__ = ["Decoder", "Snapshot", "Version", "WireError", "decode_stream"]
 
+NS = 10**9
 LONGEST = 80
 """Characters of a group's name that are shown."""
 PROBLEMS = 8
@@ -52,20 +48,7 @@ _DECODERS = {length: msgspec.msgpack.Decoder(version) for length, version in VER
 _SCHEMA = msgspec.msgpack.Decoder(Schema)
 _DAMAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
-T = TypeVar("T")
 Version = Literal["v1", "v2", "v3"]
-SeriesLists = tuple[list[Series], list[Series], list[Series]]
-
-
-class WireError(UserError):
-    """The bytes are no snapshot."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"not a snapshot of Rezolus: {self.problem}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +68,7 @@ class Decoder:
     """Decodes the snapshots of one remote, one after the other."""
 
     def __init__(self) -> None:
-        self._columns = _Columns()
+        self._columns = Columns()
         self._schemas: dict[_SchemaKey, _GroupSchema] = {}
 
     def decode(self, body: bytes | memoryview) -> Snapshot:
@@ -127,7 +110,7 @@ class Decoder:
     def _grouped(self, message: V3) -> Snapshot:
         problems: list[str] = []
         used: dict[_SchemaKey, _GroupSchema] = {}
-        parts: list[tuple[_GroupSchema, _Present, tuple[H2Config | None, ...]]] = []
+        parts: list[tuple[_GroupSchema, Present, tuple[H2Config | None, ...]]] = []
         counters: list[int] = []
         gauges: list[int] = []
         buckets: list[list[int]] = []
@@ -212,73 +195,10 @@ def _fit(group: Group, schema: _GroupSchema) -> bool:
 
 
 _SchemaKey = tuple[str, tuple[int, int]]
-_Present = tuple[int, ...] | None
-"""Positions of the values that are there; None: all of them."""
-_MakeSeries = Callable[[Kind, str, Mapping[str, str], H2Config | None], Series]
-
-
-_Key = tuple[Kind, frozenset[tuple[str, str]], H2Config | None]
-_Entry = tuple[Mapping[str, str], H2Config | None, _Key, Series]
-"""What stood under a name of the wire: its labels and configuration as they came, and the series that makes."""
-
-
-class _Columns:
-    """Makes readings, with the catalog of the one before when the signature is the same."""
-
-    def __init__(self) -> None:
-        self._signature: object = None
-        self._catalog = Catalog((), (), ())
-        self._kept: tuple[_Present, _Present, _Present] = (None, None, None)
-        self._series: dict[_Key, Series] = {}
-        self._entries: dict[tuple[Kind, str], _Entry] = {}
-
-    def reading(
-        self,
-        signature: object,
-        series: Callable[[_MakeSeries], SeriesLists],
-        counters: Sequence[int],
-        gauges: Sequence[int],
-        buckets: Sequence[list[int]],
-    ) -> Reading:
-        """A reading of these values without its times; `series` is asked only if `signature` is a new one."""
-        if signature != self._signature:
-            self._enter(series)
-            self._signature = signature
-        kept = self._kept
-        return Reading(
-            catalog=self._catalog,
-            time_ns=0,
-            monotonic_ns=0,
-            duration_ns=0,
-            counters=_u64(_chosen(counters, kept[0])),
-            gauges=_i64(_chosen(gauges, kept[1])),
-            histograms=_u64(list(chain.from_iterable(_chosen(buckets, kept[2])))),
-        )
-
-    def _enter(self, series: Callable[[_MakeSeries], SeriesLists]) -> None:
-        """Make a new catalog of series, those of the catalog before being the same objects."""
-        before, now = self._series, dict[_Key, Series]()
-        entries: dict[tuple[Kind, str], _Entry] = {}
-
-        def make(kind: Kind, name: str, metadata: Mapping[str, str], config: H2Config | None) -> Series:
-            entry = self._entries.get((kind, name))
-            if entry is None or entry[0] != metadata or entry[1] != config:
-                key = (kind, frozenset(_normal(metadata, name).items()), config)
-                found = now.get(key) or before.get(key) or _make_series(*key)
-                entry = (metadata, config, key, found)
-            entries[kind, name] = entry
-            now[entry[2]] = entry[3]
-            return entry[3]
-
-        groups = series(make)
-        self._signature = None
-        self._kept = (_last_of_each(groups[0]), _last_of_each(groups[1]), _last_of_each(groups[2]))
-        self._catalog = Catalog(*(tuple(_chosen(group, kept)) for group, kept in zip(groups, self._kept, strict=True)))
-        self._series, self._entries = now, entries
 
 
 def _flat_series(
-    make: _MakeSeries, counters: list[Counter], gauges: list[Gauge], histograms: list[FlatHistogram]
+    make: MakeSeries, counters: list[Counter], gauges: list[Gauge], histograms: list[FlatHistogram]
 ) -> SeriesLists:
     return (
         [make("counter", metric.name, metric.metadata, None) for metric in counters],
@@ -288,40 +208,16 @@ def _flat_series(
 
 
 def _grouped_series(
-    make: _MakeSeries, parts: list[tuple[_GroupSchema, _Present, tuple[H2Config | None, ...]]]
+    make: MakeSeries, parts: list[tuple[_GroupSchema, Present, tuple[H2Config | None, ...]]]
 ) -> SeriesLists:
     lists: SeriesLists = ([], [], [])
     for schema, present, configs in parts:
         message = schema.message
-        lists[0].extend(make("counter", desc.name, desc.metadata, None) for desc in _chosen(message.counters, present))
+        lists[0].extend(make("counter", desc.name, desc.metadata, None) for desc in chosen(message.counters, present))
         lists[1].extend(make("gauge", desc.name, desc.metadata, None) for desc in message.gauges)
         pairs = zip(message.histograms, configs, strict=True)
         lists[2].extend(make("histogram", d.name, d.metadata, config) for d, config in pairs if config is not None)
     return lists
-
-
-def _normal(metadata: Mapping[str, str], name: str) -> dict[str, str]:
-    """The same for the same series: the name as a label, without powers and without what is empty and no label."""
-    normal = {key: value for key, value in metadata.items() if key not in NOT_LABELS or (value and key not in POWERS)}
-    normal.setdefault("metric", name)
-    return normal
-
-
-def _make_series(kind: Kind, normal: Iterable[tuple[str, str]], config: H2Config | None) -> Series:
-    metadata = dict(sorted(normal))
-    if not metadata["metric"]:
-        raise WireError(f"a {kind} has neither a name nor the label `metric`")
-    labels = {key: value for key, value in metadata.items() if key not in NOT_LABELS}
-    power, max_power = (3, 64) if config is None else (config.grouping_power, config.max_value_power)
-    return Series(
-        metadata["metric"],
-        kind,
-        labels,
-        unit=metadata.get("unit", ""),
-        sampler=metadata.get("sampler", ""),
-        power=power,
-        max_power=max_power,
-    )
 
 
 def _check_histogram(histogram: H2) -> H2Config:
@@ -345,21 +241,11 @@ def _buckets_of(config: H2Config) -> int:
     return histogram_buckets(power, max_power)
 
 
-def _last_of_each(series: list[Series]) -> _Present:
-    """Positions without those of series that come again later in the list; of one catalog, the same are one object."""
-    last = {id(one): at for at, one in enumerate(series)}
-    return None if len(last) == len(series) else tuple(sorted(last.values()))
-
-
-def _present(values: list[int | None]) -> _Present:
+def _present(values: list[int | None]) -> Present:
     absent = values.count(None)
     if not absent:
         return None
     return () if absent == len(values) else tuple(at for at, value in enumerate(values) if value is not None)
-
-
-def _chosen(values: Sequence[T], present: _Present) -> Sequence[T]:
-    return values if present is None else [values[at] for at in present]
 
 
 def _length(body: bytes | memoryview) -> int:
@@ -382,14 +268,6 @@ def _time_ns(time: SystemTime) -> int:
 
 def _duration_ns(duration: Duration) -> int:
     return duration.secs * NS + duration.nanos
-
-
-def _u64(values: Sequence[int]) -> U64:
-    return np.fromiter(values, np.uint64, len(values))
-
-
-def _i64(values: Sequence[int]) -> I64:
-    return np.fromiter(values, np.int64, len(values))
 
 
 def _show(name: str) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rezolus.reading import ABSENT_GAUGE, Catalog, Kind, Reading, Series
 from rezolus.recording.segment import identity
-from rezolus.wire.decode import NOT_LABELS
+from rezolus.wire.columns import NOT_LABELS
 
 TEXTS = st.text(max_size=8)
 NAMES = st.sampled_from(["cpu_usage", "latency", "é", "log", "a b"]) | st.text(min_size=1, max_size=8)

@@ -12,7 +12,8 @@ import pytest
 
 from rezolus.reading import ABSENT_GAUGE, Series
 from rezolus.recording.segment import identity
-from rezolus.wire.decode import NOT_LABELS, Decoder, Snapshot, WireError, decode_stream
+from rezolus.wire.columns import NOT_LABELS
+from rezolus.wire.decode import Decoder, Snapshot, WireError, decode_stream
 from rezolus.wire.fnv import fnv1a_128
 from rezolus.wire.messages import h2_config
 from tests.wire.readings import values
