@@ -16,24 +16,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import zlib
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import msgspec
+from typing import BinaryIO
 
 from rezolus.errors import UserError
 from rezolus.recording import rowgroup, thrift
+from rezolus.recording.groups import INDEX, Group, GroupIndex, Numbers
 from rezolus.recording.output import give_name
 from rezolus.recording.pages import CHUNK_META, META_PATH, PageWriter
 from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
-from rezolus.recording.segment import FRAME, Identity, Rows, Segment, SeriesRow, identity
+from rezolus.recording.segment import Rows, Segment, identity
 from rezolus.recording.store import segment_number
 
 MAGIC = b"PAR1"
 BODY = "body"
-INDEX = "index"
+ENTRIES = "entries"
 
 # Field ids of a row group in parquet.thrift.
 GROUP_COLUMNS, GROUP_BYTES, GROUP_ROWS, GROUP_OFFSET, GROUP_COMPRESSED, GROUP_ORDINAL = 1, 2, 3, 5, 6, 7
@@ -42,20 +41,6 @@ LEADING = (("timestamp",), ("duration",))
 
 class BodyError(UserError):
     """The files of an unfinished recording contradict each other; the text says how."""
-
-
-class GroupFrame(msgspec.Struct, frozen=True, array_like=True):
-    """One row group in the index."""
-
-    segment: int
-    rows: int
-    end: int
-    """Length of `body` with this row group."""
-    entry: bytes
-    """The RowGroup struct."""
-    series: list[SeriesRow] | None
-    """Its series; None: those of the row group before."""
-    metadata: dict[str, str]
 
 
 class Body:
@@ -67,25 +52,26 @@ class Body:
         Raises OSError and BodyError.
         """
         self._folder = folder
-        self._groups: list[GroupFrame] = []
-        self._series: list[list[SeriesRow]] = []
-        self._body = _open_locked(folder / BODY)
-        self._index = _open(folder / INDEX)
-        try:
-            self._load()
-        except BaseException:
-            self.close()
-            raise
+        with contextlib.ExitStack() as stack:
+            self._body = stack.enter_context(_open_locked(folder / BODY))
+            self._index = GroupIndex(folder)
+            stack.callback(self._index.close)
+            size = os.fstat(self._body.fileno()).st_size
+            if size < self._end() and self._index.groups:
+                raise BodyError(f"{folder / BODY}: has {size} bytes, {self._end()} were written")
+            self._body.write(MAGIC)
+            self._body.truncate(self._end())
+            stack.pop_all()
 
     @property
     def rows(self) -> int:
         """Rows of all row groups."""
-        return sum(group.rows for group in self._groups)
+        return sum(group.rows for group in self._index.groups)
 
     @property
     def last_segment(self) -> int:
         """Number of the newest segment absorbed, -1 when there is none."""
-        return self._groups[-1].segment if self._groups else -1
+        return self._index.groups[-1].segment if self._index.groups else -1
 
     def absorb(self, path: Path) -> int:
         """Add a segment's rows as a row group; returns how many. The segment itself is left alone.
@@ -108,77 +94,70 @@ class Body:
         begin = self._end()
         try:
             entry, end = self._write_row_group(segment, columns)
+            self._body.truncate(end)
+            os.fsync(self._body.fileno())
         except BaseException:
-            self._body.truncate(begin)
+            self._cut(begin)
             raise
-        self._body.truncate(end)
-        os.fsync(self._body.fileno())
-        rows = [SeriesRow.of(series) for series in segment.series]
-        rows.sort(key=lambda row: identity(row.series()))
-        same = bool(self._series) and rows == self._series[-1]
-        self._commit(GroupFrame(number, segment.rows, end, entry, None if same else rows, segment.metadata))
+        self._index.append(
+            segment=number,
+            rows=segment.rows,
+            end=end,
+            entry=entry,
+            series=segment.series,
+            metadata=segment.metadata,
+        )
         return segment.rows
 
     def finish(self, output: Path) -> None:
         """Write the footer and give the file its name, replacing what has it. Raises OSError and BodyError."""
-        union = {identity(series): series for rows in self._distinct() for series in (row.series() for row in rows)}
-        columns = columns_of(list(union.values()))
-        metadata = file_metadata(list(union.values()), self._groups[-1].metadata if self._groups else {})
+        index = self._index
+        columns = columns_of(index.series)
         self._body.seek(self._end())
-        # The groups go in as bytes: for a day of recording, taking them apart would cost seconds.
-        raw = footer(columns, metadata, self.rows, list(self._entries(columns)))
-        self._body.write(raw + len(raw).to_bytes(4, "little") + MAGIC)
+        with (self._folder / ENTRIES).open("w+b") as entries:
+            # First, because columns of nulls are added before the footer begins.
+            for entry in self._entries(columns):
+                entries.write(entry)
+            begin = self._body.tell()
+            metadata = file_metadata(index.series, index.metadata)
+            head, tail = footer(columns, metadata, self.rows, len(index.groups))
+            entries.seek(0)
+            self._body.write(head)
+            shutil.copyfileobj(entries, self._body)
+            self._body.write(tail)
+            length = self._body.tell() - begin
+        self._body.write(length.to_bytes(4, "little") + MAGIC)
+        self._body.truncate()
         self._body.flush()
         os.fsync(self._body.fileno())
         give_name(self._folder / BODY, output)
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder / INDEX).unlink()
+        for name in (INDEX, ENTRIES):
+            (self._folder / name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the files."""
         self._index.close()
-        self._body.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take is of no use any more
+            self._body.close()
 
     def _end(self) -> int:
-        return self._groups[-1].end if self._groups else len(MAGIC)
+        return self._index.groups[-1].end if self._index.groups else len(MAGIC)
 
-    def _load(self) -> None:
-        raw = self._index.read()
-        at = good = 0
-        while at + FRAME.size <= len(raw):
-            length, checksum = FRAME.unpack_from(raw, at)
-            payload = raw[at + FRAME.size : at + FRAME.size + length]
-            if len(payload) != length or zlib.crc32(payload) != checksum:
-                break
-            group = msgspec.msgpack.decode(payload, type=GroupFrame)
-            self._groups.append(group)
-            self._series.append(self._series[-1] if group.series is None else group.series)
-            at = good = at + FRAME.size + length
-        self._index.truncate(good)
-        self._index.seek(good)
-        size = os.fstat(self._body.fileno()).st_size
-        if size < self._end() and self._groups:
-            raise BodyError(f"{self._folder / BODY}: has {size} bytes, {self._end()} were written")
-        self._body.write(MAGIC)
-        self._body.truncate(self._end())
-
-    def _commit(self, group: GroupFrame) -> None:
-        payload = msgspec.msgpack.encode(group)
-        self._index.write(FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
-        self._index.flush()
-        os.fsync(self._index.fileno())
-        self._groups.append(group)
-        self._series.append(self._series[-1] if group.series is None else group.series)
+    def _cut(self, end: int) -> None:
+        """Forget what was written behind `end`. What is left in the buffer would be tried again."""
+        with contextlib.suppress(OSError):
+            self._body.flush()
+        os.ftruncate(self._body.fileno(), end)
 
     def _write_row_group(self, segment: Rows, columns: Sequence[Column]) -> tuple[bytes, int]:
         """Write the column chunks; the row group's footer entry and where its chunks end."""
         begin = at = self._end()
         self._body.seek(begin)
-        entries: list[thrift.Tree] = []
+        entries: list[bytes] = []
         size = 0
         paths = (*LEADING, *(column.path for column in columns))
         for chunk, path in zip(rowgroup.chunks(segment, columns), paths, strict=True):
-            entries.append(chunk.entry(at, path))
+            entries.append(thrift.dump(chunk.entry(at, path)))
             self._body.write(chunk.data)
             at += len(chunk.data)
             size += chunk.size
@@ -189,34 +168,29 @@ class Body:
             [GROUP_ROWS, thrift.I64, segment.rows],
             [GROUP_OFFSET, thrift.I64, begin],
             [GROUP_COMPRESSED, thrift.I64, at - begin],
-            [GROUP_ORDINAL, thrift.I16, len(self._groups)],
+            [GROUP_ORDINAL, thrift.I16, len(self._index.groups) & 0x7FFF],
         ]
         return thrift.dump(group), at
-
-    def _distinct(self) -> Iterator[list[SeriesRow]]:
-        seen: list[SeriesRow] | None = None
-        for rows in self._series:
-            if rows is not seen:
-                yield rows
-            seen = rows
 
     def _entries(self, columns: Sequence[Column]) -> Iterator[bytes]:
         """Footer entries of all row groups for these columns; may append null columns to the body."""
         wanted = [identity(column.series) for column in columns]
-        for group, rows in zip(self._groups, self._series, strict=True):
-            own = columns_of([row.series() for row in rows])
+        numbers: Numbers = ()
+        own: list[Column] = []
+        for group, entry in self._index.entries():
+            if group.numbers is not numbers:
+                numbers = group.numbers
+                own = columns_of([self._index.series[number] for number in numbers])
             if [identity(column.series) for column in own] == wanted:
-                yield group.entry
+                yield entry
             else:
-                yield self._widen(group, own, columns)
+                yield self._widen(group, entry, own, columns)
 
-    def _widen(self, group: GroupFrame, own: Sequence[Column], columns: Sequence[Column]) -> bytes:
+    def _widen(self, group: Group, raw: bytes, own: Sequence[Column], columns: Sequence[Column]) -> bytes:
         """A row group's entry with null chunks for the columns it lacks, in the order of the schema."""
-        entry = thrift.Reader(group.entry).struct()
+        entry = thrift.Reader(raw).struct()
         _, chunks = thrift.field(entry, GROUP_COLUMNS)
-        having: dict[Identity, Any] = {
-            identity(column.series): chunk for column, chunk in zip(own, chunks[2:], strict=True)
-        }
+        having = {identity(column.series): chunk for column, chunk in zip(own, chunks[2:], strict=True)}
         writer = PageWriter()
         widened = chunks[:2]
         added = [0, 0]

@@ -112,22 +112,26 @@ def parse_descriptions(text: str) -> dict[str, str]:
     return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
-def footer(columns: Sequence[Column], metadata: Mapping[str, str], rows: int, groups: Sequence[bytes]) -> bytes:
-    """The file's footer: `groups` are the RowGroup structs, of chunks for timestamp, duration and these columns."""
+def footer(columns: Sequence[Column], metadata: Mapping[str, str], rows: int, groups: int) -> tuple[bytes, bytes]:
+    """The file's footer: what comes before and behind the RowGroup structs, of which there are `groups`.
+
+    Those are of chunks for timestamp, duration and these columns.
+    """
     pairs = {**metadata, "ARROW:schema": encode(_arrow_fields(columns))}
-    schema = _schema(columns)
-    leaves = len(columns) + 2
-    tree: thrift.Tree = [
+    before: thrift.Tree = [
         [1, thrift.I32, 1],
-        [2, thrift.LIST, (thrift.STRUCT, schema)],
+        [2, thrift.LIST, (thrift.STRUCT, _schema(columns))],
         [3, thrift.I64, rows],
-        [4, thrift.LIST, (thrift.STRUCT, groups)],
+        [4, thrift.LIST, (thrift.STRUCT, [b""] * groups)],
+    ]
+    behind: thrift.Tree = [
         [5, thrift.LIST, (thrift.STRUCT, [_pair(key, value) for key, value in sorted(pairs.items())])],
         [6, thrift.BINARY, CREATED_BY.encode()],
         # The statistics of an unsigned column can only be trusted when this says how values are ordered.
-        [7, thrift.LIST, (thrift.STRUCT, [[[1, thrift.STRUCT, []]]] * leaves)],
+        [7, thrift.LIST, (thrift.STRUCT, [[[1, thrift.STRUCT, []]]] * (len(columns) + 2))],
     ]
-    return thrift.dump(tree)
+    head = thrift.dump(before)[:-1]  # without the mark of the end
+    return head, thrift.dump(behind, after=4)
 
 
 def _arrow_fields(columns: Sequence[Column]) -> list[ArrowField]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rezolus.reading import Reading
+from rezolus.recording.groups import write_at
 
 RAW = "raw"
 ENDS = "raw.ends"
@@ -40,8 +41,8 @@ class RawWriter:
         body = self._encode(reading)
         size = self.size + len(body)
         try:
-            _write(self._fds[0], body, self.size)
-            _write(self._fds[1], size.to_bytes(_END, "little"), self.rows * _END)
+            write_at(self._fds[0], body, self.size)
+            write_at(self._fds[1], size.to_bytes(_END, "little"), self.rows * _END)
         except OSError:
             with contextlib.suppress(OSError):
                 self._cut()
@@ -96,9 +97,3 @@ def _last_end(raw: int, ends: int) -> tuple[int, int]:
             return end, rows
         rows -= 1  # noted, but the snapshot did not reach the disk
     return 0, 0
-
-
-def _write(fd: int, data: bytes, at: int) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(fd, data[done:], at + done)

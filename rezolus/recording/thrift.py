@@ -91,10 +91,10 @@ class Reader:
         return kind, [self._value(kind) for _ in range(size)]
 
 
-def dump(fields: Tree) -> bytes:
-    """The struct's bytes."""
+def dump(fields: Tree, *, after: int = 0) -> bytes:
+    """The struct's bytes; or those of the fields that follow the field `after`, and the end."""
     out = bytearray()
-    _dump(out, fields)
+    _dump(out, fields, after)
     return bytes(out)
 
 
@@ -134,8 +134,7 @@ def put_varint(out: bytearray, value: int) -> None:
     out.append(value)
 
 
-def _dump(out: bytearray, fields: Tree) -> None:
-    last = 0
+def _dump(out: bytearray, fields: Tree, last: int = 0) -> None:
     for number, kind, value in fields:
         if 0 < number - last < 16:
             out.append((number - last) << 4 | kind)
