@@ -89,10 +89,13 @@ class PageFeed:
 
     def decode(self, page: Page) -> Received:
         """Raises PageError."""
-        if page.content_type.startswith("text/html"):
-            raise PageError("it is a web page, not a page of metrics")
         openmetrics = page.content_type.startswith(OPENMETRICS)
-        scrape = self._decoder.decode(page.body, openmetrics=openmetrics)
+        try:
+            scrape = self._decoder.decode(page.body, openmetrics=openmetrics)
+        except PageError:
+            if page.content_type.startswith("text/html"):
+                raise PageError("it is a web page, not a page of metrics") from None
+            raise
         return Received(scrape.reading, "openmetrics" if openmetrics else "text", problems=scrape.problems)
 
     def helps(self) -> Mapping[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -191,8 +193,12 @@ def _reason(error: BaseException) -> str:
     """The operating system's reason when there is one behind it, else the library's words."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror[:1].lower() + cause.strerror[1:]
+        if isinstance(cause, BaseExceptionGroup):  # an attempt per address of the host
+            cause = cause.exceptions[0]
+        if isinstance(cause, OSError) and cause.errno is not None:
+            resolver = isinstance(cause, socket.gaierror)
+            text = str(cause.strerror) if resolver else os.strerror(cause.errno)
+            return text[:1].lower() + text[1:]
         cause = cause.__cause__ or cause.__context__
     text = shorten(str(error) or type(error).__name__)
     return text[:1].lower() + text[1:].rstrip(".")

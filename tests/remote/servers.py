@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -15,7 +17,7 @@ from quart_trio import QuartTrio
 from rezolus.config import SourceConfig
 from rezolus.http import serve
 from rezolus.reading import Reading
-from rezolus.remote import RemoteSource
+from rezolus.remote.source import RemoteSource
 from rezolus.sinks.stream import Demand
 from rezolus.units import Address
 
@@ -78,13 +80,11 @@ async def raw(handler: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncI
     """A server of a few lines; `handler` gets each connection and may do with it what it likes."""
 
     async def guarded(stream: trio.SocketStream) -> None:
-        try:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the other side has had enough
             await handler(stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the other side has had enough
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, guarded, 0, host="127.0.0.1")
+        listeners = await nursery.start(partial(trio.serve_tcp, guarded, 0, host="127.0.0.1"))
         yield listeners[0].socket.getsockname()[1]
         nursery.cancel_scope.cancel()
 
@@ -110,7 +110,7 @@ class Polled:
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for something to become true. TooSlowError."""
         with trio.fail_after(DEADLINE_S):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - a status has no event
                 await trio.sleep(0.005)
 
     async def until_readings(self, count: int) -> None:
