@@ -138,11 +138,15 @@ class Helper:
             yield Offer(handover, received, channel)
 
     async def work(self, arguments: list[str]) -> Outcome:
-        """Have a worker do what `arguments` say. Raises LoadError, or HandoverError when it dies over it."""
+        """Have a worker do what `arguments` say. Raises LoadError, or HandoverError when it dies over it.
+
+        Cancelled, it does not wait for the worker, which goes on for as long as there is a helper.
+        """
         await self._ask(supervisor.WORK)
-        with await self._channel(supervisor.WORK) as channel:
+        channel = await self._channel(supervisor.WORK)
+        with channel, _woken_on_cancel(channel):
             send(channel, arguments)
-            outcome, _ = await trio.to_thread.run_sync(receive, channel, Outcome)
+            outcome, _ = await trio.to_thread.run_sync(receive, channel, Outcome, abandon_on_cancel=True)
             return outcome
 
     async def start_statistics(self) -> None:

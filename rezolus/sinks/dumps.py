@@ -48,6 +48,8 @@ class Dumps:
         self._hold = hold
         self._finisher = finisher
         self._running = trio.CapacityLimiter(AT_ONCE)
+        self._scopes: set[trio.CancelScope] = set()
+        self._stopped = False
         self._numbers = itertools.count()
         self.open = 0
         """Dumps being made or sent."""
@@ -78,12 +80,16 @@ class Dumps:
         return self._folder / f"{DUMP_PREFIX}{next(self._numbers)}.parquet"
 
     async def make(self, span: TimeRange, output: Path) -> DumpResult:
-        """Write the readings of a range, as the buffer is now, to `output`. Raises DumpFailedError."""
+        """Write the readings of a range, as the buffer is now, to `output`. Raises DumpFailedError.
+
+        Once begun it is not cancelled with who asked, a client that goes away for instance: children would pile up, and
+        what they read could be dropped under them. `stop` ends it.
+        """
         work = self.temporary().with_suffix(".work")
         try:
             with self._hold():
                 async with self._running:
-                    result = await self._run_child(span, output, work)
+                    result = await self._stoppable(span, output, work)
         except DumpFailedError:
             self.failed += 1
             raise
@@ -91,6 +97,24 @@ class Dumps:
             shutil.rmtree(work, ignore_errors=True)  # it was killed
         self.made += 1
         return result
+
+    def stop(self) -> None:
+        """Break off what is being made, and make nothing more."""
+        self._stopped = True
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def _stoppable(self, span: TimeRange, output: Path, work: Path) -> DumpResult:
+        scope = trio.CancelScope(shield=True)
+        self._scopes.add(scope)
+        if self._stopped:
+            scope.cancel()
+        try:
+            with scope:
+                return await self._run_child(span, output, work)
+        finally:
+            self._scopes.discard(scope)
+        raise DumpFailedError("the daemon is stopping")
 
     async def _run_child(self, span: TimeRange, output: Path, work: Path) -> DumpResult:
         arguments = ["dump", str(self._folder), str(span.start_ns), str(span.end_ns), str(output), work.name]

@@ -121,7 +121,12 @@ class Hindsight:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._serve)
                 task_status.started()
-                await self._buffer(self._ring, readings)
+                try:
+                    await self._buffer(self._ring, readings)
+                    async with self._to_file:
+                        pass  # what is being written on this host is finished
+                finally:
+                    self._dumps.stop()
                 nursery.cancel_scope.cancel()
 
     async def capture(self) -> None:

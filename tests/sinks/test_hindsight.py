@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import trio
+import trio.testing
 
 from rezolus import __version__
 from rezolus.config import HindsightConfig
@@ -270,6 +271,32 @@ async def test_it_ends_though_a_client_reads_nothing(tmp_path: Path) -> None:
         await hanging.send_all(b"GET /dump HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await hanging.receive_some(16)
     await hanging.aclose()
+    assert sink.dumps.open == 0
+
+
+async def test_a_dump_goes_on_without_its_client_and_ends_with_the_sink(tmp_path: Path) -> None:
+    begun, ended = trio.Event(), trio.Event()
+
+    async def endless(arguments: list[str]) -> Finished:
+        begun.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    sink = Hindsight("hind", config(tmp_path), finisher=endless)
+    async with running(sink) as hindsight:
+        with trio.move_on_after(30) as client:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hindsight.client.get, "/dump")
+                await begun.wait()
+                client.cancel()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert not ended.is_set()
+        assert sink.dumps.open == 1
+        assert (await hindsight.client.get("/status")).status_code == 200
+    assert ended.is_set()
     assert sink.dumps.open == 0
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +83,15 @@ async def test_dumps_beside_readings_every_10_ms_cost_none_of_them(tmp_path: Pat
     assert taken == [reading.time_ns for reading in read_range(tmp_path / "out.parquet.buffer")][: len(taken)]
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """pytest's own are closed to the user that the daemon becomes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
@@ -114,15 +124,12 @@ def wait_for(what: Callable[[], bool], child: subprocess.Popen[bytes], log: Path
 
 
 @pytest.mark.kernel
-def test_the_real_agent_is_killed_and_the_next_one_has_its_readings(tmp_path: Path) -> None:
+def test_the_real_agent_is_killed_and_the_next_one_has_its_readings(open_folder: Path) -> None:
     needs.bpf()
-    tmp_path.chmod(0o755)
-    for above in list(tmp_path.parents)[:3]:  # pytest's own are closed to the user that the daemon becomes
-        above.chmod(above.stat().st_mode | 0o011)
     port = free_port()
-    config = tmp_path / "rezolus.toml"
+    config = open_folder / "rezolus.toml"
     log = config.with_suffix(".log")
-    work = tmp_path / "hind"
+    work = open_folder / "hind"
     agent = f'[agent]\ninterval = "20ms"\nlisten = "127.0.0.1:{free_port()}"\n'
     config.write_text(agent + hindsight(work, port))
     url = f"http://127.0.0.1:{port}"
