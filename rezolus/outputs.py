@@ -8,11 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from rezolus.config import SINK_TYPES, Config, HindsightConfig, RecorderConfig, SinkConfig
+from rezolus.config import Config, HindsightConfig, RecorderConfig, SinkConfig
 from rezolus.units import UnixAddress
 
 WORK_SUFFIX = ".recording"
-BUFFER_SUFFIX = ".buffer"
 _WITHOUT_SEPARATORS = str.maketrans("/\0", "__")
 
 
@@ -38,7 +37,7 @@ def outputs_of(config: Config, start_ns: int) -> Outputs:
             folders.append(work_folder(files[-1]))
         elif isinstance(sink, HindsightConfig):
             files.append(sink.path)
-            folders.append(buffer_folder(sink))
+            folders.append(sink.buffer_folder)
         if not isinstance(sink, RecorderConfig) and sink.listen is not None:
             listening.append(sink.listen)
     sockets = [Path(address.path) for address in listening if isinstance(address, UnixAddress)]
@@ -75,11 +74,6 @@ def work_folder(output: Path) -> Path:
     return output.with_name(output.name + WORK_SUFFIX)
 
 
-def buffer_folder(sink: HindsightConfig) -> Path:
-    """Where the rolling buffer is."""
-    return sink.buffer or sink.path.with_name(sink.path.name + BUFFER_SUFFIX)
-
-
 def needs_of(sink: SinkConfig) -> frozenset[str]:
     """What no two sinks can have at the same time: addresses, files, folders."""
     needs = set()
@@ -88,10 +82,5 @@ def needs_of(sink: SinkConfig) -> frozenset[str]:
     if isinstance(sink, RecorderConfig | HindsightConfig):
         needs.add(f"file {sink.path}")
     if isinstance(sink, HindsightConfig):
-        needs.add(f"folder {buffer_folder(sink)}")
+        needs.add(f"folder {sink.buffer_folder}")
     return frozenset(needs)
-
-
-def type_of(sink: SinkConfig) -> str:
-    """The `type` of a sink's table."""
-    return next(name for name, kind in SINK_TYPES.items() if isinstance(sink, kind))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from rezolus.agent.report import AgentStatus
+from rezolus.config import type_of
 from rezolus.daemon.core import Daemon
 from rezolus.daemon.feeds import Reporting
 from rezolus.daemon.outlets import Outlet
-from rezolus.outputs import type_of
 from rezolus.remote.status import RemoteStatus
 from rezolus.status import DaemonStatus, SinkStatus
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
-from rezolus.cli import status
+from rezolus.agent.report import EventStatus, SamplerStatus
+from rezolus.cli import status, status_text
 from rezolus.errors import UserError
+from rezolus.remote.status import RemoteStatus
+from rezolus.status import DaemonStatus, ReloadStatus, SinkStatus
 
 
 @contextmanager
@@ -55,7 +62,78 @@ def test_what_is_no_status_is_an_error(body: bytes) -> None:
 
 def test_names_are_shown_as_they_are() -> None:
     hook = "uprobe:/opt/[app]/bin/[/red]:main"
-    sampler = {"name": "own", "state": "active", "health": "healthy", "events": [{"hook": hook, "event": "main"}]}
+    event = EventStatus(event="main", line=1, hook=hook)
+    sampler = SamplerStatus(name="own", state="active", health="healthy", events=(event,))
+    assert hook in shown(DaemonStatus(version="1", uptime_seconds=1, ttl_seconds=0, samplers=(sampler,)))
+
+
+SINK = SinkStatus(
+    name="prom", type="exporter", sources=("local", "far"), interval_seconds=1, running=True, delivered=7, lost=2
+)
+FAR = RemoteStatus(name="far", url="http://far:4241", protocol="msgpack", state="up", fetched=9, counters=5)
+
+
+def of_daemon(**more: object) -> DaemonStatus:
+    return DaemonStatus(version="1", uptime_seconds=90061, ttl_seconds=0, samplers=(), **more)  # type: ignore[arg-type]
+
+
+def shown(found: DaemonStatus) -> str:
     output = io.StringIO()
-    status.show({"samplers": [sampler]}, Console(file=output, width=200))
-    assert hook in output.getvalue()
+    status_text.show(found, Console(file=output, width=200))
+    return output.getvalue()
+
+
+def test_sinks_and_sources_have_tables() -> None:
+    found = of_daemon(sinks=(SINK,), remotes=(FAR,))
+    text = shown(found)
+    assert "up 1 d 1 h" in text
+    assert re.search(r"prom +exporter +running +1 s +7 +2 +local, far", text)
+    assert re.search(r"far +up +5 +9 .*http://far:4241", text)
+    assert not status_text.is_bad(found)
+
+
+def test_a_sink_that_fails_is_bad_and_a_source_that_is_down_is_not() -> None:
+    broken = replace(SINK, running=False, failure="cannot listen on 127.0.0.1:1: permission denied")
+    assert "prom: cannot listen" in shown(of_daemon(sinks=(broken,)))
+    assert status_text.is_bad(of_daemon(sinks=(broken,)))
+    down = replace(FAR, state="down", error="connection refused", warnings=("its clock is a day off",))
+    text = shown(of_daemon(remotes=(down,)))
+    assert "far: connection refused" in text
+    assert "far: its clock is a day off" in text
+    assert not status_text.is_bad(of_daemon(remotes=(down,)))
+
+
+def test_the_last_reload_is_told() -> None:
+    refused = ReloadStatus(ok=False, problems=("a.rzl:1: no",), time_ns=1_795_372_013 * 10**9, seconds=0.5)
+    text = shown(of_daemon(reload=refused))
+    assert "last reload 2026-11-22 18:26:53 UTC: was refused" in text
+    assert "a.rzl:1: no" in text
+    well = ReloadStatus(ok=True, changed=("rec",), notes=("agent.user: later",), time_ns=0, seconds=0.5)
+    assert "went well; changed: rec\nagent.user: later" in shown(of_daemon(reload=well))
+
+
+def test_an_agent_of_rezolus_is_understood() -> None:
+    body = (Path(__file__).parent.parent / "data/rezolus/live/status.json").read_bytes()
+    found = status.parse("http://host", body)
+    assert "cpu_branch: no cores available for branch sampling" in shown(found)
+
+
+def test_an_agent_at_a_unix_socket_is_asked(tmp_path: Path) -> None:
+    body = msgspec.json.encode(of_daemon(sinks=(SINK,)))
+    path = str(tmp_path / "a.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert status.fetch_unix(path) == body
+        thread.join(20)
+    with pytest.raises(UserError, match=r"cannot read unix:.*missing: no such file or directory"):
+        status.fetch_unix(str(tmp_path / "missing"))
