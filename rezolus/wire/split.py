@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _SIZE = [0] * 256
 """Bytes of what begins with this byte, without elements and without what a length field says."""
 _ELEMENTS = [0] * 256
@@ -32,6 +34,9 @@ for _byte, _width in ((0xC7, 1), (0xC8, 2), (0xC9, 4)):
 for _byte, _width, _count in ((0xDC, 2, 1), (0xDD, 4, 1), (0xDE, 2, 2), (0xDF, 4, 2)):
     _LENGTH[_byte] = (_width, _count)
 
+_SINGLE = re.compile(rb"[\x00-\x7f\xc0\xc2\xc3\xe0-\xff]+")
+"""Messages of one byte, which the buckets of a histogram mostly are."""
+
 
 class BadMessageError(ValueError):
     """What stands there is no whole message; the text says what is wrong."""
@@ -45,6 +50,11 @@ def message_end(data: memoryview, at: int) -> int:
         if at >= end:
             raise BadMessageError("the data end within it")
         byte = data[at]
+        run = _SINGLE.match(data, at, at + open_messages)
+        if run is not None:
+            open_messages -= run.end() - at
+            at = run.end()
+            continue
         size = _SIZE[byte]
         open_messages += _ELEMENTS[byte] - 1
         if not size:

@@ -14,6 +14,7 @@ from rezolus.reading import Reading
 from rezolus.wire.decode import Decoder, Snapshot, WireError, decode_stream
 from rezolus.wire.encode import Encoder
 from rezolus.wire.fnv import fnv1a_128
+from rezolus.wire.split import BadMessageError, message_end
 from tests.wire.readings import readings, values
 from tests.wire.test_decode import data
 
@@ -160,3 +161,19 @@ def test_what_is_remembered_is_of_the_last_snapshot_only() -> None:
         group = [f"g{number}", fnv1a_128(msgspec.msgpack.encode(schema)), schema, None, [1], [], []]
         decoder.decode(msgspec.msgpack.encode([[1, 0], [0, 0], {}, [group]]))
     assert len(decoder._schemas) == len(decoder._columns._series) == 1
+
+
+@given(VALUES, st.binary(max_size=8))
+def test_a_message_ends_where_it_does_whatever_follows(value: object, tail: bytes) -> None:
+    body = msgspec.msgpack.encode(value)
+    assert message_end(memoryview(body + tail), 0) == len(body)
+    with pytest.raises(BadMessageError):
+        message_end(memoryview(body[:-1]), 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\xc7\x02\x05ab", b"\xc8\x00\x01\x05a", b"\xd4\x05a", b"\xd8\x05" + bytes(16), b"\xc4\x01a", b"\xca" + bytes(4)],
+)
+def test_forms_that_snapshots_do_not_have_end_too(body: bytes) -> None:
+    assert message_end(memoryview(body * 2), 0) == len(body)
