@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 import trio
 import zstandard
 
-from rezolus.config import ExporterConfig
+from rezolus.config import ExporterConfig, parse
 from rezolus.http import ListenError
 from rezolus.reading import Reading
 from rezolus.sinks.exporter import FRESH_NS, Exporter
@@ -230,6 +232,18 @@ def test_streams_that_lost_readings_are_exported() -> None:
             ("rezolus_sink_lost_readings_total", (("sink", "rec"),)): expected,
         }
         counts = StreamStatistics("rec", SECOND, 7, 3, 0)
+
+
+def test_the_page_for_users_names_every_key_with_its_default() -> None:
+    table = (Path(__file__).parents[2] / "docs/exporter.md").read_text().partition("## Keys")[2]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
+    assert rows.pop("type") == "obligatory"
+    written = {key: text.strip("`") for key, text in rows.items() if text.startswith("`")}
+    default = "[sinks.x]\ntype = 'exporter'\n"
+    shown = default + "".join(f"{key} = {text}\n" for key, text in written.items())
+    assert parse(shown, Path("x.toml")).sinks == parse(default, Path("x.toml")).sinks
+    assert set(rows) == {field.name for field in msgspec.structs.fields(ExporterConfig)}
+    assert set(rows) - set(written) == {"interval", "metrics"}
 
 
 async def test_an_address_in_use_is_a_clear_error() -> None:

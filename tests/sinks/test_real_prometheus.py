@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,9 +26,16 @@ from tests.sinks.prometheus_server import Prometheus, job
 from tests.synthetic import Walk, catalog
 
 SECOND = 10**9
+ROOT = Path(__file__).parents[2]
 CONFIG = ExporterConfig(listen=Address("127.0.0.1", 0), interval=SECOND)
 TEXT = {"openmetrics": False}
 OPENMETRICS = {"openmetrics": True}
+EXPRESSIONS = [
+    line
+    for block in re.findall(r"^```promql\n(.*?)^```", (ROOT / "docs/exporter.md").read_text(), re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+"""The queries that the page for users shows."""
 EMPTY = np.empty(0, np.uint64)
 
 
@@ -78,6 +86,8 @@ async def test_every_counter_and_gauge_arrives(tmp_path: Path) -> None:
                 for series, expected in zip(walk.catalog.gauges, reading.gauges.tolist(), strict=True):
                     assert values[key_of(series, "")] == float(expected)
             assert not await server.query("up == 0")
+            for expression in EXPRESSIONS:
+                await server.query(expression)
             assert server.complaints() == []
 
 
