@@ -4,7 +4,7 @@ PY := .venv/bin/python
 N ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo check test bench fuzz docs clean
+.PHONY: help setup setup-test install uninstall demo check test bench fuzz docs clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -14,6 +14,12 @@ setup: ## install what `rezolus` needs: Debian packages and .venv
 
 setup-test: ## the same, and what the tests and benchmarks need
 	@.ci/setup.sh test
+
+install: ## install it as services of systemd, as root (PREFIX=/opt/rezolus)
+	@config/install.sh install
+
+uninstall: ## remove them again; configuration and recordings stay
+	@config/install.sh uninstall
 
 demo: setup ## run the agent for 10 s beside a small workload and print what it measured
 	@.venv/bin/rezolus demo

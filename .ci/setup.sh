@@ -28,6 +28,7 @@ test_packages=(
     prometheus=/usr/bin/prometheus
     zzuf=/usr/bin/zzuf
     bpftrace=/usr/bin/bpftrace
+    systemd=/usr/bin/systemd-analyze,/bin/systemd-analyze
     systemtap-sdt-dev=/usr/include/x86_64-linux-gnu/sys/sdt.h,/usr/include/sys/sdt.h,/usr/include/aarch64-linux-gnu/sys/sdt.h
 )
 
