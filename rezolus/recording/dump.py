@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rezolus.errors import UserError
-from rezolus.reading import Series
+from rezolus.reading import U64, Series
 from rezolus.recording.body import Body
 from rezolus.recording.output import give_name
 from rezolus.recording.ring import read_span
@@ -78,32 +78,30 @@ class Stretch:
     def replay(self) -> Iterator[Row]:
         """The rows in order. Raises SegmentError."""
         start_ns, end_ns = self._range
-        own = np.zeros(self._width, np.uint64)
-        values = own
+        values = np.zeros(self._width, np.uint64)
         for segment in self._segments:
-            known: dict[int, tuple[Layout, bool]] = {}
+            numbers, slots = self._translation(segment)
+            known: dict[int, Layout] = {}
+            latest: Layout | None = None
             for row in segment.replay():
-                if id(row.layout) not in known:
-                    known[id(row.layout)] = self._translate(row.layout, len(row.values))
-                layout, alike = known[id(row.layout)]
-                if alike:
-                    values = row.values
-                else:
-                    if values is not own:
-                        own[:] = values
-                        values = own
-                    values[layout.slots] = row.values[row.layout.slots]
+                own = row.layout
+                if id(own) not in known:
+                    mine = tuple(numbers[number] for number in own.numbers)
+                    known[id(own)] = Layout(own.catalog, mine, slots[own.slots])
+                layout = known[id(own)]
+                if layout is latest and row.written is not None:
+                    values[slots[row.written]] = row.values[row.written]
+                else:  # the first row of a segment says nothing of what is 0
+                    values[layout.slots] = row.values[own.slots]
+                latest = layout
                 if start_ns <= row.time_ns <= end_ns:
                     yield Row(row.time_ns, row.monotonic_ns, row.duration_ns, layout, values)
 
-    def _translate(self, layout: Layout, width: int) -> tuple[Layout, bool]:
-        """A segment's layout as one of ours, and whether its values are ours as they are: the usual case."""
-        catalog = layout.catalog
-        groups = (catalog.counters, catalog.gauges, catalog.histograms)
-        numbers = tuple(self._numbers[identity(series)] for group in groups for series in group)
-        slots = [np.arange(self._bases[n], self._bases[n] + width_of(self.series[n]), dtype=np.uint64) for n in numbers]
-        alike = width == self._width and numbers == tuple(range(len(self.series)))
-        return Layout(catalog, numbers, np.concatenate(slots) if slots else np.empty(0, np.uint64)), alike
+    def _translation(self, segment: Segment) -> tuple[list[int], U64]:
+        """Of each series of a segment, and of each of its slots, the number among ours."""
+        numbers = [self._numbers[identity(series)] for series in segment.series]
+        parts = [np.arange(self._bases[n], self._bases[n] + width_of(self.series[n]), dtype=np.uint64) for n in numbers]
+        return numbers, np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
 def dump(folder: Path, start_ns: int, end_ns: int, output: Path, work_name: str) -> DumpResult:

@@ -27,6 +27,7 @@ from typing import Protocol
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from rezolus.errors import UserError
 from rezolus.reading import I64, U64, Catalog, Kind, Reading, Series
@@ -278,6 +279,8 @@ class Row:
     duration_ns: int
     layout: Layout
     values: U64
+    written: npt.NDArray[np.uint32] | None = None
+    """Slots that may differ from the row before; None: any may."""
 
     def reading(self) -> Reading:
         """The row as a reading with arrays of its own."""
@@ -432,4 +435,4 @@ class Segment:
             values[positions] = np.frombuffer(self._data, "<u8", count, at + 4 * count)
         except (struct.error, ValueError, IndexError) as error:
             raise SegmentError(self.path, f"a row contradicts its catalog: {error}") from error
-        return Row(time_ns, monotonic_ns, duration_ns, layout, values)
+        return Row(time_ns, monotonic_ns, duration_ns, layout, values, positions)
