@@ -173,7 +173,7 @@ class Agent:
             return None
         latest = self._latest
         if latest is None or time.clock_gettime_ns(time.CLOCK_BOOTTIME) - latest.monotonic_ns > ttl_ns:
-            latest = self._latest = self._read()
+            latest = self._latest = self._running.sampling.read(aside=True)
         return latest
 
     def labels(self) -> Mapping[str, str]:

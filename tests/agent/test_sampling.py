@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -270,7 +272,8 @@ class Groups:
         self.bank = banks_of(self.schema)["g"]
         self.names_map = np.zeros((CGROUP_ROWS, CGROUP_NAME_ROW // 8), dtype=np.uint64)
         memory = Memory({"g": self.bank}, cgroup_names=self.names_map)
-        self.sampling = sampling(self.schema, memory, names)
+        self.names = names or CgroupNames(None)
+        self.sampling = sampling(self.schema, memory, self.names)
 
     def name(self, row: int, serial: int, inode: int, level: int, *names: str) -> None:
         """`names` from the own one upwards."""
@@ -309,6 +312,23 @@ def test_a_row_that_is_being_zeroed_keeps_the_value_of_the_old_cgroup() -> None:
     groups.sampling.read()
     groups.bank[5, 1] = 0
     assert groups.sampling.read().counters.tolist() == [7]
+
+
+def test_readings_taken_aside_leave_a_removed_cgroup_its_last_one(tmp_path: Path) -> None:
+    now = iter(range(100))
+    groups = Groups(CgroupNames(str(tmp_path), clock=lambda: float(next(now))))
+    folder = tmp_path / "a"
+    folder.mkdir()
+    groups.put(5, 100, 7)
+    groups.name(5, 100, folder.stat().st_ino, 1, "a")
+    groups.sampling.read()
+    folder.rmdir()
+    groups.names.chores()
+    for _ in range(5):
+        assert groups.sampling.read(aside=True).counters.tolist() == [7]
+    assert groups.sampling.read().counters.tolist() == [7]
+    groups.sampling.read()
+    assert groups.sampling.read().counters.tolist() == []
 
 
 def test_cgroups_past_the_limit_are_other() -> None:
