@@ -45,9 +45,14 @@ def check(files: tuple[Path, ...]) -> int:
         print(f"{file}: ok")
         for line in _lines(config):
             print(f"  {line}")
-        for warning in config.warnings:
+        for warning in (*config.warnings, *_unknown_samplers(config)):
             print(f"  warning: {warning}")
     return 1 if wrong else 0
+
+
+def _unknown_samplers(config: Config) -> tuple[str, ...]:
+    known = config.defined_samplers()
+    return () if known is None or not config.agent.enabled else config.unknown_samplers(known)
 
 
 def _token_problems(config: Config) -> Iterator[str]:

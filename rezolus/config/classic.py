@@ -171,12 +171,9 @@ def without_unknown_samplers(config: Config, notes: list[str]) -> Config:
 
     Rezolus has more samplers than we, and its file names them all.
     """
-    known: set[str] = set()
-    for file in config.probes:
-        try:
-            known.update(re.findall(r"^sampler\s+(\w+)", file.read_text(), re.MULTILINE))
-        except (OSError, UnicodeDecodeError):
-            return config  # what is wrong with the file is said where it is compiled
+    known = config.defined_samplers()
+    if known is None:
+        return config
     missing = sorted(name for name, sampler in config.samplers.items() if name not in known and sampler.enabled)
     if missing:
         notes.append(f"samplers: not measured here: {', '.join(missing)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -234,6 +235,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def sampler_enabled(self, name: str) -> bool:
         """Whether the sampler called `name` is to run."""
         return self.samplers.get(name, self.defaults).enabled
+
+    def defined_samplers(self) -> frozenset[str] | None:
+        """Names of the samplers in the definition files, without compiling them; None when one cannot be read."""
+        try:
+            texts = [file.read_text() for file in self.probes]
+        except (OSError, UnicodeDecodeError):
+            return None  # what is wrong with the file is said where it is compiled
+        return frozenset(name for text in texts for name in re.findall(r"^sampler\s+(\w+)", text, re.MULTILINE))
 
     def unknown_samplers(self, known: Iterable[str]) -> tuple[str, ...]:
         """`path: sentence` for each configured sampler that no probe defines; only the compiler knows `known`."""

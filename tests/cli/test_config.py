@@ -1,0 +1,100 @@
+"""`rezolus config check` as a user calls it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import ROOT, rezolus
+
+PROBES = len(list((ROOT / "probes").glob("*.rzl")))
+FILES = ("rezolus", "agent", "exporter", "hindsight")
+
+
+def check(*files: Path) -> subprocess.CompletedProcess[str]:
+    return rezolus("config", "check", *files)
+
+
+def test_right_files_are_told_what_they_amount_to() -> None:
+    done = check(*(ROOT / "config" / f"{name}.toml" for name in FILES))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:4] == [
+        f"{ROOT}/config/rezolus.toml: ok",
+        f"  agent at http://127.0.0.1:4241, every 1s, {PROBES} shipped files of definitions, as user rezolus",
+        "  exporter exporter: local, every 1s; http://127.0.0.1:4242/metrics",
+        (
+            "  hindsight hindsight: local, every 1s; http://127.0.0.1:4243, the last 15m in hindsight.parquet.buffer, "
+            "dumps to hindsight.parquet"
+        ),
+    ]
+    assert [line for line in done.stdout.splitlines() if line.endswith(": ok")] == [
+        f"{ROOT}/config/{name}.toml: ok" for name in FILES
+    ]
+
+
+def test_mistakes_of_all_files_are_told_and_right_ones_as_well(tmp_path: Path) -> None:
+    wrong, right, gone = tmp_path / "wrong.toml", tmp_path / "right.toml", tmp_path / "gone.toml"
+    wrong.write_text("agnt = 1\n[sinks.a]\ntype = 'recoder'\n")
+    right.write_text("""
+        agent.listen = "unix:/run/x.sock"
+        defaults.enabled = false
+        samplers.cpu_usage.enabled = true
+        sources.web.url = "http://web:4241"
+        [sinks.a]
+        type = "recorder"
+        duration = "1h"
+        source = ["local", "web"]
+        [sinks.b]
+        type = "hindsight"
+    """)
+    done = check(wrong, right, gone)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {wrong}: 2 problems\n"
+        "  agnt: unknown key; did you mean `agent`?\n"
+        '  sinks.a.type: expected one of "exporter", "recorder", "hindsight", found "recoder"; did you mean `recorder`?\n'
+        f"error: {gone}: cannot be read: no such file or directory\n"
+    )
+    assert done.stdout.splitlines() == [
+        f"{right}: ok",
+        f"  agent at unix:/run/x.sock, every 1s, {PROBES} shipped files of definitions, as user rezolus",
+        "  samplers: only cpu_usage",
+        "  recorder a: local and web, every 1s; rezolus.parquet, for 1h",
+        "  hindsight b: local, every 1s; the last 15m in hindsight.parquet.buffer, dumps to hindsight.parquet",
+        "  source web: http://web:4241",
+    ]
+
+
+def test_warnings_are_told_and_are_no_mistakes(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text("[general]\n[samplers.drivehealth]\nenabled = true\n[samplers.cpu_usage]\nenabled = false\n")
+    done = check(file)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[2:] == [
+        "  samplers: all but cpu_usage",
+        "  warning: samplers: not measured here: drivehealth",
+        "  warning: general.listen: 0.0.0.0:4241 can be reached from other hosts",
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "two words", None])
+def test_a_token_that_cannot_be_used_is_a_mistake(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "rezolus.toml"
+    file.write_text('agent.token_file = "token"\nsinks.a.type = "exporter"')
+    if content is not None:
+        (tmp_path / "token").write_text(content)
+    done = check(file)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {file}: agent.token_file: {tmp_path}/token: ")
+
+
+def test_definitions_that_are_no_sampler_of_ours_are_told_with_the_nearest(tmp_path: Path) -> None:
+    file = tmp_path / "rezolus.toml"
+    file.write_text('samplers.cpu_usag.enabled = false\nsinks.a.type = "exporter"')
+    done = check(file)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == (
+        "  warning: samplers.cpu_usag: no probe defines this sampler; did you mean `cpu_usage`?"
+    )
