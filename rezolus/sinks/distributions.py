@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rezolus.histogram import bucket_bounds, bucket_index
-from rezolus.reading import Catalog, Reading, Series, histogram_buckets
+from rezolus.reading import Catalog, Reading, histogram_buckets
 from rezolus.recording.segment import identity
 
 PERCENTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
@@ -103,7 +103,8 @@ class Group:
         if previous is catalog:
             return np.ones(len(self.numbers), bool), self._positions
         if previous is not self._paired_with:
-            at = {identity(series): offset for series, offset in zip_offsets(previous)}
+            offsets = zip(previous.histograms, previous.histogram_offsets[:-1], strict=True)
+            at = {identity(series): offset for series, offset in offsets}
             starts = [at.get(identity(series), -1) for series in self._series]
             # A histogram that is new takes any place that exists; it is not used.
             inside = np.clip(self._positions_of(starts), 0, previous.histogram_offsets[-1] - 1)
@@ -114,11 +115,6 @@ class Group:
     def _positions_of(self, starts: Sequence[int]) -> Rows:
         """Where the buckets of these histograms are in a reading: histograms x buckets."""
         return np.array(starts, np.intp)[:, None] + np.arange(self._buckets, dtype=np.intp)
-
-
-def zip_offsets(catalog: Catalog) -> zip[tuple[Series, int]]:
-    """Each histogram with where its buckets begin."""
-    return zip(catalog.histograms, catalog.histogram_offsets[:-1], strict=True)
 
 
 def groups_of(catalog: Catalog, grouping_power: int) -> list[Group]:

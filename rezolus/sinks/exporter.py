@@ -27,7 +27,7 @@ from rezolus.sinks.exposition import TEXT, Syntax
 from rezolus.sinks.negotiation import choose
 from rezolus.sinks.prometheus import Family, Renderer, Style
 from rezolus.sinks.stream import StreamStatistics
-from rezolus.units import format_duration
+from rezolus.units import UnixAddress, format_duration
 from rezolus.wire.encode import Encoder, Version, to_json
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,8 @@ class Exporter:
                 await serve(self.app(), self._config.listen, hosts=self._config.hosts, task_status=task_status)
 
             self._bound = await nursery.start(run_server)
-            log.info("%s: serving http://%s/metrics", self.name, self._bound)
+            where = self._bound if isinstance(self._bound, UnixAddress) else f"http://{self._bound}/metrics"
+            log.info("%s: serving %s", self.name, where)
             task_status.started()
             async for reading in readings:
                 self.take(reading)

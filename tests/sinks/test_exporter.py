@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,7 +21,7 @@ from rezolus.reading import Reading
 from rezolus.sinks.exporter import FRESH_NS, Exporter
 from rezolus.sinks.exposition import OPENMETRICS, TEXT
 from rezolus.sinks.stream import Stream, StreamStatistics
-from rezolus.units import Address
+from rezolus.units import Address, UnixAddress
 from rezolus.wire.decode import Decoder
 from tests.sinks import strict
 from tests.sinks.strict import samples
@@ -256,6 +257,18 @@ async def test_an_address_in_use_is_a_clear_error() -> None:
             await Exporter("prom", msgspec.structs.replace(CONFIG, listen=address)).run(receive)
         send.close()
         receive.close()
+
+
+async def test_a_socket_file_will_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    address = UnixAddress(str(tmp_path / "exporter.sock"))
+    reading = Walk(catalog(cgroups=1)).step()
+    with caplog.at_level(logging.INFO):
+        async with running(msgspec.structs.replace(CONFIG, listen=address)) as (_, send, _client):
+            await give(send, reading)
+            transport = httpx.AsyncHTTPTransport(uds=address.path)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                expect_values(samples((await client.get("/metrics")).content), reading)
+    assert f"prom: serving {address}" in caplog.messages
 
 
 async def test_a_kept_connection_does_not_delay_the_end() -> None:
