@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote, urlsplit
 
-import httpcore
+import h11
 import trio
 
 from rezolus import __version__
@@ -20,6 +20,9 @@ from rezolus.units import format_amount
 
 MAX_BODY = 64 << 20
 """Bytes of an answer; a longer one, or one without end, is cut off there."""
+MAX_HEADERS = 64 << 10
+"""Bytes of everything before the body, and of a line between its chunks."""
+READ_BYTES = 256 << 10
 MAX_TEXT = 120
 """Characters of what a remote or a library says that go into our own sentences."""
 
@@ -51,22 +54,24 @@ class Fetcher:
 
     def __init__(self, url: str, *, token: str = "") -> None:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
+        host = parts.hostname or ""
         try:
-            self._host = host.encode("ascii" if host.isascii() else "idna")
+            self._host = host if host.isascii() else host.encode("idna").decode("ascii")
         except UnicodeError:
             raise FetchError(f"{host} is no host name", reached=False) from None
-        self._port = port or 80
-        self._backend = _Backend()
-        self._pool = self._new_pool()
-        name = b"[%s]" % self._host if b":" in self._host else self._host
+        self._port = parts.port or 80
+        self._stream: trio.SocketStream | None = None
+        self._http = h11.Connection(h11.CLIENT)
+        self.connections = 0
+        """How many connections were made: a remote that was restarted needs a new one."""
+        name = f"[{self._host}]" if ":" in self._host else self._host
         self._headers = [
-            (b"Host", name if port is None else b"%s:%d" % (name, port)),
-            (b"User-Agent", f"rezolus/{__version__}".encode()),
-            (b"Accept-Encoding", b"identity"),
+            ("Host", name if parts.port is None else f"{name}:{parts.port}"),
+            ("User-Agent", f"rezolus/{__version__}"),
+            ("Accept-Encoding", "identity"),
         ]
         if token:
-            self._headers.append((b"Authorization", f"Bearer {token}".encode("ascii")))
+            self._headers.append(("Authorization", f"Bearer {token}"))
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,83 +81,72 @@ class Fetcher:
     ) -> None:
         await self.aclose()
 
-    @property
-    def connections(self) -> int:
-        """How many connections were made: a remote that was restarted needs a new one."""
-        return self._backend.connections
+    async def aclose(self) -> None:
+        """Close the connection, also when cancelled."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
 
     async def get(self, path: str, *, timeout_s: float, accept: str = "*/*", limit: int = MAX_BODY) -> Page:
         """The page at `path`. Raises FetchError, after `timeout_s` at the latest."""
-        answered = trio.Event()
         try:
             with trio.fail_after(timeout_s):
-                return await self._get(path, accept, limit, answered)
+                return await self._exchange(await self._connection(), path, accept, limit)
         except trio.TooSlowError:
-            error = self._too_slow(timeout_s, answered=answered.is_set())
-        except httpcore.ConnectError as failure:
-            error = FetchError(f"cannot connect: {_reason(failure)}", reached=False)
-        except (httpcore.NetworkError, httpcore.ProtocolError) as failure:
-            error = FetchError(f"the answer is broken: {_reason(failure)}")
-        except FetchError as failure:
-            error = failure
-        # What is left of the connection is not trusted with another request.
-        await self.aclose()
-        self._pool = self._new_pool()
-        raise error
+            raise self._too_slow(timeout_s) from None
+        except (h11.ProtocolError, trio.BrokenResourceError) as error:
+            raise FetchError(f"the answer is broken: {_reason(error)}") from None
+        finally:
+            if self._http.our_state is self._http.their_state is h11.DONE:
+                self._http.start_next_cycle()
+            else:  # what is left of the connection is not trusted with another request
+                await self.aclose()
 
-    async def _get(self, path: str, accept: str, limit: int, answered: trio.Event) -> Page:
+    async def _connection(self) -> trio.SocketStream:
+        """The connection kept open, or a new one when there is none or the remote has closed it. Raises FetchError."""
+        if self._stream is not None and self._stream.socket.is_readable():
+            await self.aclose()
+        if self._stream is None:
+            try:
+                self._stream = await trio.open_tcp_stream(self._host, self._port)
+            except OSError as error:
+                raise FetchError(f"cannot connect: {_reason(error)}", reached=False) from None
+            self.connections += 1
+            self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS)
+        return self._stream
+
+    async def _exchange(self, stream: trio.SocketStream, path: str, accept: str, limit: int) -> Page:
+        """One request and its answer."""
         target = quote(path or "/", safe="/%:@!$&'()*+,;=~")
-        url = httpcore.URL(scheme=b"http", host=self._host, port=self._port, target=target)
-        headers = [*self._headers, (b"Accept", accept.encode("ascii"))]
-        async with self._pool.stream("GET", url, headers=headers) as response:
-            answered.set()
-            known = {name.lower(): value.decode("latin-1") for name, value in response.headers}
-            _check(response.status, known, limit)
-            body = bytearray()
-            async for chunk in response.aiter_stream():
-                body += chunk
+        request = h11.Request(method="GET", target=target, headers=[*self._headers, ("Accept", accept)])
+        await stream.send_all((self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b""))
+        content_type, body = "", bytearray()
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                await self._receive(stream)
+            elif isinstance(event, h11.Response):
+                headers = {name: value.decode("latin-1") for name, value in event.headers}
+                _check(event.status_code, headers, limit)
+                content_type = headers.get(b"content-type", "").lower()
+            elif isinstance(event, h11.Data):
+                body += event.data
                 if len(body) > limit:
                     raise FetchError(_too_long(limit))
-        return Page(bytes(body), known.get(b"content-type", "").lower())
+            elif isinstance(event, h11.EndOfMessage):
+                return Page(bytes(body), content_type)
 
-    def _too_slow(self, timeout_s: float, *, answered: bool) -> FetchError:
-        if self._backend.connecting:
+    async def _receive(self, stream: trio.SocketStream) -> None:
+        data = await stream.receive_some(READ_BYTES)
+        if not data and self._http.their_state is h11.SEND_RESPONSE:
+            raise FetchError("it closed the connection without an answer")
+        self._http.receive_data(data)
+
+    def _too_slow(self, timeout_s: float) -> FetchError:
+        if self._stream is None:
             return FetchError(f"no connection within {timeout_s:g} s", reached=False)
-        what = "the answer did not end" if answered else "no answer"
+        what = "the answer did not end" if self._http.their_state is h11.SEND_BODY else "no answer"
         return FetchError(f"{what} within {timeout_s:g} s")
-
-    def _new_pool(self) -> httpcore.AsyncConnectionPool:
-        return httpcore.AsyncConnectionPool(
-            max_connections=1, max_keepalive_connections=1, network_backend=self._backend
-        )
-
-    async def aclose(self) -> None:
-        """Close the connection, also when cancelled."""
-        with trio.CancelScope(shield=True):
-            await self._pool.aclose()
-
-
-class _Backend(httpcore.TrioBackend):
-    """Counts the connections and knows when one is being made."""
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self.connecting = False
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature of the library
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """As of the library."""
-        self.connecting = True
-        stream = await super().connect_tcp(host, port, timeout, local_address, socket_options)
-        self.connecting = False
-        self.connections += 1
-        return stream
 
 
 def _check(status: int, headers: Mapping[bytes, str], limit: int) -> None:

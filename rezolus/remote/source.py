@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit, urlunsplit
 
@@ -33,6 +34,8 @@ TIMEOUT_S = (2.0, 10.0)
 """Bounds of the time a fetch may take, which otherwise is two intervals."""
 RETRY_S = (0.1, 1.0)
 """Pause after not reaching it, doubled from the first to the second. No longer: an attempt costs nothing, a reading does."""
+CHANGES, CHANGES_S = 6, 60.0
+"""So many changes in so many seconds are worth a line in the log."""
 DAY_NS = 86_400 * NS
 """A clock that is further from ours is worth a warning."""
 
@@ -49,6 +52,7 @@ class RemoteSource:
         self._known: tuple[Details, str] | None = None
         self._retry_at = 0.0
         self._unreached = 0
+        self._told: deque[float] = deque(maxlen=CHANGES)
         self._newest: Reading | None = None
         self._published_ns = -1
         self._settled = trio.Event()
@@ -152,6 +156,14 @@ class RemoteSource:
         version = f" {answer.received.version}" if answer.received.version else ""
         log.info("source %s: %s%s at %s (%s)", self.name, self._source, version, self._endpoint, answer.received.format)
 
+    def _tell(self, level: int, text: str) -> None:
+        """Log a change, but not each of a remote that comes and goes all the time: the status has the count."""
+        now = trio.current_time()
+        often = len(self._told) == CHANGES and now - self._told[0] < CHANGES_S
+        if not often:
+            self._told.append(now)
+        log.log(logging.DEBUG if often else level, "source %s: %s", self.name, text)
+
     async def _failed(self, error: UserError) -> None:
         reached = not isinstance(error, FetchError) or error.reached
         if reached:
@@ -161,15 +173,15 @@ class RemoteSource:
             self._retry_at = trio.current_time() + pause
             self._unreached += 1
         if self._status.state != "down":
-            log.warning("source %s: %s: %s; trying again", self.name, self._config.url, error)
+            self._tell(logging.WARNING, f"{self._config.url}: {error}; trying again")
         self._count(failed=1)
         self._status = msgspec.structs.replace(self._status, state="down", error=str(error))
         await self._lose_contact()
 
     async def _lose_contact(self) -> None:
-        if self._contact is not None:
-            await self._contact.aclose()
-            self._contact = None
+        contact, self._contact = self._contact, None
+        if contact is not None:
+            await contact.aclose()
 
     def _received(self, answer: Answer, publish: Callable[[Reading], None] | None) -> None:
         received, reading = answer.received, answer.received.reading
