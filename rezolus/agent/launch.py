@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import pwd
 import socket
 import time
 from functools import partial
@@ -60,7 +61,7 @@ def _prepare_again(config_path: Path, before: TaskMemory | None) -> Prepared:
     prepared = prepare(config_path, before)
     config = from_wire(prepared.config)
     if not prepared.refused:
-        prepare_outputs(outputs_of(config, time.time_ns()), find_account(config.agent.user)[0])
+        prepare_outputs(outputs_of(config, time.time_ns()), find_account(_daemon_user() or config.agent.user)[0])
     return prepared
 
 
@@ -71,7 +72,25 @@ def _work(channel: socket.socket, config_path: Path) -> None:
     from rezolus.agent.worker import run_worker
     from rezolus.config import load
 
-    run_worker(channel, "rezolus.recording.finish", load(config_path).agent.user)
+    run_worker(channel, "rezolus.recording.finish", _daemon_user() or load(config_path).agent.user)
+
+
+def _daemon_user() -> str | None:
+    """Who the daemon is, which started the helper that we are a child of; None while it is root.
+
+    The configuration may be in any state now, and name somebody else for the next start.
+    """
+    try:
+        daemon = _status_number(os.getppid(), "PPid:")
+        uid = _status_number(daemon, "Uid:")
+        return pwd.getpwuid(uid).pw_name if uid else None
+    except (OSError, KeyError):
+        return None  # it is gone, and nobody waits for us
+
+
+def _status_number(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def start_helper(children: supervisor.Children) -> socket.socket:
