@@ -18,16 +18,11 @@ from rezolus.agent.launch import preload_encodings
 from rezolus.agent.privileges import drop_privileges, find_account, forbid_new_privileges, name_process
 from rezolus.bpf.handover import receive, send
 
-LATE_IMPORTS = ("numpy.ma",)
-"""What the Parquet library imports only while it writes."""
-
 
 def run_worker(channel: socket.socket, module: str, user: str) -> None:
     """The worker's life: import, give up root, take one list of arguments, answer."""
     name_process("rezolus-worker")
     main: Callable[[list[str]], int] = importlib.import_module(module).main
-    for late in LATE_IMPORTS:
-        importlib.import_module(late)
     preload_encodings()
     if os.geteuid() == 0:
         drop_privileges(find_account(user)[0])

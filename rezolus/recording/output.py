@@ -1,6 +1,7 @@
 """How the finished file gets its name, and what it may replace.
 
-A typing error in a path must not cost anybody a file, least of all when root makes it.
+A typing error in a path must not cost anybody a file, least of all when root makes it. Imports next to nothing: the root
+helper has this module.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ import os
 import shutil
 from pathlib import Path
 from typing import Literal
-
-from rezolus.recording.store import sync_folder
 
 PARQUET = b"PAR1"
 SNAPSHOTS = (b"\x94\x92", b"\x95\x92", b"\x96\x92")
@@ -41,6 +40,15 @@ def give_name(file: Path, output: Path) -> None:
         file.unlink()
     if os.access(output.parent, os.R_OK):
         sync_folder(output.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make created, renamed and deleted names of the folder last. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _copy_beside(file: Path, output: Path) -> None:

@@ -97,10 +97,10 @@ class PageWriter:
         repetition, definition = _list_levels(present, length)
         # In groups of eight values, the last one filled up.
         missing = -codes.size % 8 * codes.dtype.itemsize
-        indices = bytes([width]) + _varint((codes.size + 7) // 8 << 1 | 1) + codes.tobytes() + bytes(missing)
+        head = bytes([width]) + _varint((codes.size + 7) // 8 << 1 | 1)
         values = codes.size + len(present) - count
         first, first_size = self._page(DICTIONARY_PAGE, _dictionary_header(len(dictionary)), dictionary.tobytes())
-        raw = _levels(repetition) + _levels(definition) + indices
+        raw = b"".join((_levels(repetition), _levels(definition), head, codes.data, bytes(missing)))
         second, second_size = self._page(DATA_PAGE, _data_header(values, RLE_DICTIONARY), raw)
         return Chunk(first + second, first_size + second_size, values, dictionary=len(first))
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rezolus.reading import Reading
+from rezolus.recording.output import sync_folder
 from rezolus.recording.segment import Segment, SegmentError, SegmentWriter, note_frame, read_note
 from rezolus.recording.store import (
     DAMAGED,
@@ -32,7 +33,6 @@ from rezolus.recording.store import (
     create_segment,
     segment_files,
     segment_number,
-    sync_folder,
 )
 
 PARTS = 30

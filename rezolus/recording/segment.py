@@ -20,8 +20,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -134,6 +135,8 @@ class _Table:
     series: list[Series] = field(default_factory=list)
     bases: list[int] = field(default_factory=list)
     width: int = 0
+    _asked: list[int] | None = None
+    _answer: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def add(self, series: Series) -> int:
         self.series.append(series)
@@ -142,12 +145,14 @@ class _Table:
         return len(self.series) - 1
 
     def slots(self, numbers: list[int]) -> U64:
-        """Slot numbers of these series, one after the other."""
-        if not numbers:
-            return np.empty(0, np.uint64)
-        return np.concatenate(
-            [np.arange(self.bases[n], self.bases[n] + width_of(self.series[n]), dtype=np.uint64) for n in numbers]
-        )
+        """Slot numbers of these series, one after the other; the answer to the last question is remembered."""
+        if self._asked is not numbers:
+            spans = [
+                np.arange(self.bases[n], self.bases[n] + width_of(self.series[n]), dtype=np.uint64) for n in numbers
+            ]
+            self._answer = np.concatenate(spans) if spans else np.empty(0, np.uint64)
+            self._asked = numbers
+        return self._answer
 
 
 class SegmentWriter:
@@ -267,7 +272,13 @@ class Layout:
     catalog: Catalog
     numbers: tuple[int, ...]
     """Series table numbers, counters, gauges, histograms."""
-    slots: U64
+    place: Callable[[], U64]
+    """Gives `slots`. Not kept with the layout: where series come and go there are many, of 100 kB each."""
+
+    @property
+    def slots(self) -> U64:
+        """The slots of its values, counters, gauges, histograms."""
+        return self.place()
 
 
 @dataclass(slots=True)
@@ -425,7 +436,7 @@ class Segment:
         groups = [np.frombuffer(raw, "<u4").tolist() for raw in (frame.counters, frame.gauges, frame.histograms)]
         numbers = [number for group in groups for number in group]
         catalog = Catalog(*(tuple(self._table.series[number] for number in group) for group in groups))
-        return Layout(catalog, tuple(numbers), self._table.slots(numbers))
+        return Layout(catalog, tuple(numbers), partial(self._table.slots, numbers))
 
     def _row(self, part: _Part, layout: Layout, values: U64) -> Row:
         try:

@@ -85,15 +85,6 @@ def drop_oldest(folder: Path, *, keep_bytes: int, keep: int = 1) -> list[Path]:
     return dropped
 
 
-def sync_folder(folder: Path) -> None:
-    """Make created, renamed and deleted names of the folder last. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[bool]:
     """Own a recording's folder while the context lasts; gives False when another process does."""

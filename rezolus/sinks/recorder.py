@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 SEGMENT_ROWS = 600
 """Rows of a row group. Turning so many into Parquet takes some 0.1 s, which bounds the end of a recording."""
-SEGMENT_BYTES = 4 << 20
-"""So much is turned into a row group in 30 MB."""
+SEGMENT_BYTES = 2 << 20
+"""So much is turned into a row group in 20 MB."""
 DESCRIBE_ROWS = 20
 """How often the sources are asked what they say of themselves, rows."""
 BACKLOG = 32

@@ -13,7 +13,7 @@ import trio
 from rezolus.agent.helper import Helper
 from rezolus.agent.launch import start_helper
 from rezolus.agent.supervisor import Children
-from rezolus.agent.worker import LATE_IMPORTS, run_worker
+from rezolus.agent.worker import run_worker
 from tests import needs
 
 ECHO = """
@@ -46,12 +46,11 @@ async def test_a_worker_does_what_it_is_told_as_another_user(tmp_path: Path) -> 
 
 
 def test_writing_parquet_imports_nothing_that_was_not_imported_before(tmp_path: Path) -> None:
-    """`pandas` is only looked for."""
-    code = f"""
-import importlib, sys
+    """It is done by a user who may not be able to read our packages."""
+    code = """
+import sys
 from pathlib import Path
 from rezolus.recording.finish import finish
-for name in {LATE_IMPORTS!r}: importlib.import_module(name)
 """
     code += RECORD
     done = subprocess.run(
@@ -72,7 +71,13 @@ writer.close()
 late = []
 sys.addaudithook(lambda event, what: late.append(what[0]) if event == "import" else None)
 rows = finish(folder, Path(sys.argv[1]) / "out.parquet")
-late = [name for name in late if name.partition(".")[0] not in ("pandas", "glob")]
 assert not late, late
 print(rows)
 """
+
+
+def test_the_root_helper_stays_small() -> None:
+    """It is forked with what is imported then and lives as long as the daemon."""
+    code = "import sys, rezolus.agent.launch; print(*({'numpy', 'msgspec', 'trio', 'pyarrow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    assert done.stdout.split() == []
