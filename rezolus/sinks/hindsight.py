@@ -61,7 +61,7 @@ class HindsightStatistics:
     dumps: int
     failed_dumps: int
     error: str
-    """Why nothing is written at the moment; empty when all is well."""
+    """Why nothing is written or nobody is answered at the moment; empty when all is well."""
 
 
 class Hindsight:
@@ -88,6 +88,7 @@ class Hindsight:
         self._bound = ""
         self._written = self._lost = self._overrun = 0
         self._error = ""
+        self._listen_error = ""
         self._retry_ns = 0
         self._dropping = False
         self._token: str | None = None
@@ -164,7 +165,7 @@ class Hindsight:
             ring=None if self._ring is None else self._ring.statistics(),
             dumps=self._dumps.made,
             failed_dumps=self._dumps.failed,
-            error=self._error,
+            error=self._error or self._listen_error,
         )
 
     def _hold(self) -> contextlib.AbstractContextManager[None]:
@@ -203,29 +204,33 @@ class Hindsight:
             return
         app = make_app(self)
         run_server = partial(serve, app, address, hosts=self.config.hosts, token=self._token)
-        waiting = False
         while True:
             try:
-                await self._serve_once(run_server, None if waiting else task_status)
+                await self._serve_once(run_server, None if self._listen_error else task_status)
             except* ListenError as group:
-                if not waiting:
+                if not self._listen_error:
                     log.error("%s: %s; trying again", self.name, _leaf(group))  # noqa: TRY400
                     task_status.started()
-                waiting = True
+                self._listen_error = str(_leaf(group))
             await trio.sleep(LISTEN_RETRY_S)
 
     async def _serve_once(self, run_server: Callable[..., Any], task_status: trio.TaskStatus[None] | None) -> None:
         async with trio.open_nursery() as nursery:
             self._bound = str(await nursery.start(run_server))
             log.info("%s: serving %s", self.name, self._bound)
+            self._listen_error = ""
             if task_status is not None:
                 task_status.started()
 
     async def _buffer(self, ring: Ring, readings: trio.MemoryReceiveChannel[Reading]) -> None:
-        """Hand readings to a thread: a disk that is slow to take a write must not hold up the sampling."""
+        """Hand readings to a thread: a disk that is slow to take a write must not hold up the sampling.
+
+        Cancelled, it does not wait for a disk that hangs.
+        """
         queue: SimpleQueue[Reading | None] = SimpleQueue()
+        in_thread = partial(trio.to_thread.run_sync, abandon_on_cancel=True)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, self._write_all, ring, queue)
+            nursery.start_soon(in_thread, self._write_all, ring, queue)
             try:
                 async for reading in readings:
                     if queue.qsize() >= BACKLOG:

@@ -355,10 +355,11 @@ async def test_it_buffers_while_its_address_is_taken(
         async with running(sink) as hindsight:
             await hindsight.give(list(Walk(SMALL).run(5)))
             assert sink.statistics().listen == ""
+            assert "address already in use" in sink.statistics().error
             await until(lambda: "address already in use; trying again" in caplog.text)
             taken.close()
             await until(lambda: sink.statistics().listen)
-            assert sink.statistics().written == 5
+            assert (sink.statistics().written, sink.statistics().error) == (5, "")
     assert caplog.text.count("trying again") == 1
 
 
