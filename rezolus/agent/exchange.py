@@ -125,12 +125,15 @@ class Standing:
 def attach_all(
     programs: Sequence[Program], loaded: Loaded, btf_id: BtfId, standing: Standing
 ) -> tuple[ProgramReport, ...]:
-    """Put every loaded program behind a dispatcher; an attachment that fails leaves a hole, not a failure.
+    """Attach every loaded program so that it can be exchanged; an attachment that fails leaves a hole, not a failure.
 
-    Programs that replace others wait for the switch, others run at once.
+    Where nothing ran before, programs run at once, else when the switch is turned to `next_value`.
     """
-    loaded.switch = dispatch.make_switch() if standing.switch is None else _copy(standing.switch)
-    slot = next_slot(standing)
+    if standing.switch is not None:
+        loaded.switch = _copy(standing.switch)
+    elif loaded.switch < 0:
+        loaded.switch = dispatch.make_switch()
+    slot = dispatch.slot_of(next_value(standing))
     before = standing.attached()
     refused = {outcome.function: outcome.failure for outcome in loaded.outcomes}
     reports = []
@@ -150,9 +153,9 @@ def attach_all(
     return tuple(reports)
 
 
-def next_slot(standing: Standing) -> int:
-    """Where the programs of the next set go."""
-    return 0 if standing.switch is None else 1 - dispatch.slot_in_use(standing.switch)
+def next_value(standing: Standing) -> int:
+    """What the switch says when the next set runs."""
+    return 0 if standing.switch is None else dispatch.following(dispatch.value_of(standing.switch))
 
 
 def settle(loaded: Loaded, standing: Standing) -> None:
@@ -160,7 +163,7 @@ def settle(loaded: Loaded, standing: Standing) -> None:
     if standing.switch is not None:
         slots = [dispatcher.slots for dispatcher in loaded.dispatchers.values()]
         slots += [known.dispatcher.slots for known in standing.attached().values()]
-        dispatch.clear(slots, 1 - dispatch.slot_in_use(standing.switch))
+        dispatch.clear(slots, 1 - dispatch.slot_of(dispatch.value_of(standing.switch)))
 
 
 def _join(program: Program, loaded: Loaded, slot: int, known: _Attached) -> None:
@@ -171,19 +174,30 @@ def _join(program: Program, loaded: Loaded, slot: int, known: _Attached) -> None
 
 
 def _attach_new(program: Program, loaded: Loaded, slot: int, btf_id: BtfId) -> Failure | None:
-    slots = dispatch.make_slots()
+    if program.function not in loaded.dispatchers:
+        try:
+            _dispatch(program, loaded, slot, btf_id)
+        except OSError as error:
+            return Failure(
+                stage="attach", reason=f"the kernel does not let programs be exchanged here: {error.strerror}"
+            )
     try:
-        dispatch.put(slots, slot, loaded.programs[program.function])
-        dispatcher = load_dispatcher(program.hook, program.function, switch=loaded.switch, slots=slots, btf_id=btf_id)
-    except OSError as error:
-        os.close(slots)
-        return Failure(stage="attach", reason=f"the kernel refuses to exchange programs here: {error.strerror}")
-    loaded.dispatchers[program.function] = Dispatcher(dispatcher, slots)
-    try:
-        loaded.links[program.function] = attach(dispatcher, program.hook)
+        loaded.links[program.function] = attach(loaded.dispatchers[program.function].program, program.hook)
     except AttachError as error:
         return Failure(stage="attach", reason=error.reason)
     return None
+
+
+def _dispatch(program: Program, loaded: Loaded, slot: int, btf_id: BtfId) -> None:
+    """Put a dispatcher before a program."""
+    slots = dispatch.make_slots()
+    try:
+        dispatch.put(slots, slot, loaded.programs[program.function])
+        attached = load_dispatcher(program.hook, program.function, switch=loaded.switch, slots=slots, btf_id=btf_id)
+    except OSError:
+        os.close(slots)
+        raise
+    loaded.dispatchers[program.function] = Dispatcher(attached, slots)
 
 
 def _report(program: Program, file: str, failure: Failure | None) -> ProgramReport:

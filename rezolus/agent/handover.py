@@ -78,8 +78,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """What is in each map, as text: a map of the same text can be taken over by the next set."""
     taken: tuple[str, ...] = ()
     """Maps taken over from the set that this one replaces."""
-    slot: int = 0
-    """Where the dispatchers have the programs: the switch must say so for them to run."""
+    turn: int = 0
+    """What the switch must say for these programs to run."""
     refusals: tuple[Problem, ...] = ()
     """Why the running set must not be replaced; then nothing else is to be used."""
 

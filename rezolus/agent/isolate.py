@@ -84,7 +84,7 @@ def load_isolated(
         unit = compile_samplers(lambda name: name not in faults)
         maps = standing.maps(unit.layouts)
         try:
-            loaded = _load(unit, btf_id, log_fd, maps)
+            loaded = _load(unit, btf_id, log_fd, maps, exchangeable=standing.switch is None)
         except CompileError as error:
             found = _blame_compiler(error, unit.schema, attempt)
         else:
@@ -103,11 +103,18 @@ def load_isolated(
         faults.update(found)
 
 
-def _load(unit: CompiledUnit, btf_id: BtfId, log_fd: int | None, maps: Mapping[str, int] | None = None) -> Loaded:
+def _load(
+    unit: CompiledUnit,
+    btf_id: BtfId,
+    log_fd: int | None,
+    maps: Mapping[str, int] | None = None,
+    *,
+    exchangeable: bool = False,
+) -> Loaded:
     if not _using_programs(unit.schema):  # at most a program that looks after state nobody keeps
         return Loaded()
     whole = Unit(unit.text, unit.schema.programs, unit.schema.maps)
-    return load(whole, btf_id, replace=maps, attached=False, log_fd=log_fd)
+    return load(whole, btf_id, replace=maps, attached=False, exchangeable=exchangeable, log_fd=log_fd)
 
 
 def find_crashing(compile_samplers: Compile, btf_id: BtfId) -> frozenset[str]:

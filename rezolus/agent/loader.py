@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from dsl.schema import FromSource, Schema, TaskMemory
-from rezolus.agent.exchange import Standing, attach_all, carry_gauges, next_slot, settle
+from rezolus.agent.exchange import Standing, attach_all, carry_gauges, next_value, settle
 from rezolus.agent.handover import Handover, Problem, SamplerBrief
 from rezolus.agent.isolate import Compile, CompiledUnit, Enabled, Isolated, find_crashing, load_isolated
 from rezolus.bpf.attach import online_cpus
@@ -130,7 +130,7 @@ def _hand_over(
         seconds=seconds,
         layouts=dict(isolated.layouts),
         taken=isolated.taken,
-        slot=next_slot(standing),
+        turn=next_value(standing),
     )
     send(channel, whole, loaded.fds() | perf)
 

@@ -96,7 +96,7 @@ class Running:
         """Have every event run this set's programs from now on: one store, for all hooks at once."""
         switch = self.fds.get("switch:")
         if switch is not None:
-            map_array(switch, 1, 1, writable=True)[0, 0] = self.handover.slot
+            map_array(switch, 1, 1, writable=True)[0, 0] = self.handover.turn
 
     def adjust(self, wanted: Wanted, catalog: Catalog | None) -> None:
         """Sample another selection of the metrics."""

@@ -21,10 +21,10 @@ import msgspec
 
 from dsl.hooks import Hook
 from dsl.schema import Program
-from rezolus.bpf import syscall
+from rezolus.bpf import dispatch, syscall
 from rezolus.bpf.attach import AttachError, attach
 from rezolus.bpf.compile import HEADERS, Compiled, Message, compile_unit
-from rezolus.bpf.dispatch import Dispatcher, instructions
+from rezolus.bpf.dispatch import Dispatcher
 from rezolus.bpf.instructions import point_at
 from rezolus.bpf.stats import read_fdinfo
 from rezolus.bpf.verifier import reduce_log
@@ -114,7 +114,7 @@ class Loaded:
     def close(self) -> None:
         """Close everything."""
         self.detach()
-        for fd in (*self.programs.values(), *self.maps.values(), *self._dispatching()):
+        for fd in {*self.programs.values(), *self.maps.values(), *self._dispatching()}:
             os.close(fd)
         self.programs.clear()
         self.maps.clear()
@@ -124,8 +124,8 @@ class Loaded:
     def fds(self) -> dict[str, int]:
         """All descriptors under the names they travel by: `map:NAME`, `prog:FUNCTION`, `link:FUNCTION:NUMBER`.
 
-        Of a program behind a dispatcher that is the dispatcher; then there are `code:FUNCTION`, the program itself, which
-        is held so that one can see whose it is, `slots:FUNCTION`, and `switch:` for all of them.
+        Of a program that can be exchanged, `prog:` is what is attached; then there are `slots:FUNCTION`, `switch:` for all of
+        them, and `code:FUNCTION` where the program is another one, held so that one can see whose it is.
         """
         named = {f"map:{name}": fd for name, fd in self.maps.items()}
         for name, fd in self.programs.items():
@@ -133,7 +133,8 @@ class Loaded:
             named[f"prog:{name}"] = fd if dispatcher is None else dispatcher.program
             if dispatcher is not None:
                 named[f"slots:{name}"] = dispatcher.slots
-                named[f"code:{name}"] = fd
+                if dispatcher.program != fd:
+                    named[f"code:{name}"] = fd
         if self.switch >= 0:
             named["switch:"] = self.switch
         for name, fds in self.links.items():
@@ -168,6 +169,7 @@ def load(
     *,
     replace: Mapping[str, int] | None = None,
     attached: bool = True,
+    exchangeable: bool = False,
     headers: Path = HEADERS,
     log_fd: int | None = None,
 ) -> Loaded:
@@ -175,7 +177,7 @@ def load(
 
     `replace` names maps that exist already (descriptors stay the caller's): the programs use those instead of new
     ones, which is how a reload keeps its counters; they must have the same shape, else `ValueError`. With `attached`
-    False programs are only loaded. Raises `CompileError` and `BccMissingError` (see `compile_unit`, also for `log_fd`).
+    False programs are only loaded. `exchangeable` programs can be replaced by others later (see `dispatch`). Raises `CompileError` and `BccMissingError` (see `compile_unit`, also for `log_fd`).
     """
     _raise_limits()
     loaded = Loaded()
@@ -183,6 +185,8 @@ def load(
         with compile_unit(unit.text, headers=headers, log_fd=log_fd) as compiled:
             loaded.warnings = compiled.messages
             patches = _take_maps(compiled, unit, loaded, replace or {})
+            if exchangeable:
+                loaded.switch = dispatch.make_switch()
             failures = _load_programs(compiled, unit, loaded, patches, btf_id)
         if attached:
             failures |= _attach_programs(unit, loaded)
@@ -229,11 +233,30 @@ def _load_programs(
 ) -> dict[str, Failure]:
     failures = {}
     for program in unit.programs:
+        code = point_at(compiled.instructions(program.function), patches)
         try:
-            loaded.programs[program.function] = _load_program(compiled, program, patches, btf_id)
+            if loaded.switch < 0 or not _load_exchangeable(program, code, loaded, btf_id):
+                loaded.programs[program.function] = _load_program(compiled, program, code, btf_id)
         except _RefusedError as refused:
             failures[program.function] = refused.failure
     return failures
+
+
+def _load_exchangeable(program: Program, code: bytes, loaded: Loaded, btf_id: BtfId) -> bool:
+    """Load a program that others can take the place of; false when the kernel does not want it like that."""
+    slots = dispatch.make_slots()
+    try:
+        with _request(program.hook, program.function, dispatch.prefix(loaded.switch, slots) + code, btf_id) as request:
+            fd = syscall.prog_load(request)
+    except OSError:
+        os.close(slots)
+        return False
+    except _RefusedError:
+        os.close(slots)
+        raise
+    loaded.programs[program.function] = fd
+    loaded.dispatchers[program.function] = Dispatcher(fd, slots)
+    return True
 
 
 class _RefusedError(Exception):
@@ -242,8 +265,7 @@ class _RefusedError(Exception):
         self.failure = failure
 
 
-def _load_program(compiled: Compiled, program: Program, patches: Mapping[int, int], btf_id: BtfId) -> int:
-    code = point_at(compiled.instructions(program.function), patches)
+def _load_program(compiled: Compiled, program: Program, code: bytes, btf_id: BtfId) -> int:
     with _request(program.hook, program.function, code, btf_id) as request:
         try:
             return syscall.prog_load(request)
@@ -253,7 +275,7 @@ def _load_program(compiled: Compiled, program: Program, patches: Mapping[int, in
 
 def load_dispatcher(hook: Hook, function: str, *, switch: int, slots: int, btf_id: BtfId) -> int:
     """Load what is attached to a hook in place of the programs in `slots`. OSError when the kernel refuses it."""
-    with _request(hook, function, instructions(switch, slots), btf_id) as request:
+    with _request(hook, function, dispatch.dispatcher(switch, slots), btf_id) as request:
         return syscall.prog_load(request)
 
 

@@ -30,7 +30,7 @@ Times = dict[str, float]
 def run() -> Result:
     """All variants in turn, the best of each."""
     with ExitStack() as stack:
-        fused = stack.enter_context(units.loaded(units.compiled()))
+        fused = stack.enter_context(units.loaded(units.compiled(), exchangeable=True))
         hooks = tuple(dict.fromkeys(units.hooks_of(fused).values()))
         apart = [stack.enter_context(units.loaded(units.compiled(name.__eq__))) for name in units.sampler_names()]
         empty = stack.enter_context(units.empty(hooks))

@@ -15,7 +15,7 @@ BARE_NS = 2749
 
 def run() -> Result:
     """The best round without programs, with programs that do nothing on the same hooks, and with ours, in turn."""
-    with units.loaded(units.compiled()) as programs:
+    with units.loaded(units.compiled(), exchangeable=True) as programs:
         hooks = tuple(dict.fromkeys(units.hooks_of(programs).values()))
         with units.empty(hooks) as nothing:
             bare, floor, taxed = [], [], []

@@ -53,9 +53,10 @@ def sampler_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for program in compiled().schema.programs for name in program.samplers))
 
 
-def loaded(unit: CompiledUnit) -> Loaded:
-    """The unit's programs and maps, not attached; the caller closes it."""
-    programs = load(Unit(unit.text, unit.schema.programs, unit.schema.maps), btf_ids(), attached=False)
+def loaded(unit: CompiledUnit, *, exchangeable: bool = False) -> Loaded:
+    """The unit's programs and maps, not attached; the caller closes it. `exchangeable`: as the agent loads them."""
+    whole = Unit(unit.text, unit.schema.programs, unit.schema.maps)
+    programs = load(whole, btf_ids(), attached=False, exchangeable=exchangeable)
     _fill_tables(programs, unit.initial)
     for outcome in programs.outcomes:
         if outcome.failure is not None:
