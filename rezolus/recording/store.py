@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from rezolus.reading import Reading
-from rezolus.recording.segment import Segment, SegmentError, SegmentWriter
+from rezolus.recording.segment import Segment, SegmentWriter
 
 SUFFIX = ".segment"
 DAMAGED = ".damaged"
@@ -57,32 +57,6 @@ def read_range(folder: Path, start_ns: int = 0, end_ns: int = 2**64 - 1) -> Iter
             segment = Segment(path)
             if segment.times and min(segment.times) <= end_ns and max(segment.times) >= start_ns:
                 yield from segment.readings(start_ns, end_ns)
-
-
-def newest_ns(path: Path) -> int:
-    """Wall clock of a segment's last reading; 0 when it has none or is not readable as a segment."""
-    try:
-        return max(Segment(path).times, default=0)
-    except SegmentError:
-        return 0
-
-
-def drop_oldest(folder: Path, *, keep_bytes: int, keep: int = 1) -> list[Path]:
-    """Delete the oldest segments until the rest is at most `keep_bytes`; the newest `keep` stay in any case.
-
-    Returns what was deleted. Raises OSError.
-    """
-    files = segment_files(folder)
-    sizes = [path.stat().st_size for path in files]
-    excess = sum(sizes) - keep_bytes
-    dropped = []
-    for path, size in zip(files[: max(0, len(files) - keep)], sizes, strict=False):
-        if excess <= 0:
-            break
-        path.unlink()
-        dropped.append(path)
-        excess -= size
-    return dropped
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series, histogram_buckets
 from rezolus.recording.segment import MAGIC, Segment, SegmentError, SegmentWriter
-from rezolus.recording.store import create_segment, drop_oldest, folder_lock, newest_ns, read_range, segment_files
-from tests.synthetic import START_NS, Walk, catalog
+from rezolus.recording.store import create_segment, folder_lock, read_range
+from tests.synthetic import Walk, catalog
 
 U64 = st.integers(0, 2**64 - 1)
 I64 = st.integers(ABSENT_GAUGE, 2**63 - 1)
@@ -145,12 +145,6 @@ def test_a_range_of_time_over_several_segments(tmp_path: Path) -> None:
         writer.close()
     assert_same(list(read_range(tmp_path)), readings)
     assert_same(list(read_range(tmp_path, readings[2].time_ns, readings[6].time_ns)), readings[2:7])
-    assert newest_ns(segment_files(tmp_path)[0]) == START_NS + 3 * 10**9
-    size = segment_files(tmp_path)[2].stat().st_size
-    assert [path.name for path in drop_oldest(tmp_path, keep_bytes=size * 2)] == ["00000000.segment"]
-    assert_same(list(read_range(tmp_path)), readings[3:])
-    drop_oldest(tmp_path, keep_bytes=0)
-    assert_same(list(read_range(tmp_path)), readings[6:])
 
 
 def test_the_open_segment_can_be_read_beside_its_writer(tmp_path: Path) -> None:
