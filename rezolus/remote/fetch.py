@@ -22,7 +22,7 @@ MAX_BODY = 64 << 20
 """Bytes of an answer; a longer one, or one without end, is cut off there."""
 MAX_HEADERS = 64 << 10
 """Bytes of everything before the body, and of a line between its chunks."""
-READ_BYTES = 256 << 10
+READ_BYTES = 64 << 10
 MAX_TEXT = 120
 """Characters of what a remote or a library says that go into our own sentences."""
 

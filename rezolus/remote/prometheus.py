@@ -112,9 +112,10 @@ class _Plan:
         role, family = found
         if role == "bucket":
             labels = {name: value for name, value in sample.labels.items() if name != "le"}
-            series = self._series(family, family, labels, histogram=True)
-            distribution = self._distributions.setdefault(_key(series), Distribution(series))
-            distribution.add(sample, at)
+            key = (family, frozenset(labels.items()))
+            if key not in self._distributions:
+                self._distributions[key] = Distribution(self._series(family, family, labels, histogram=True))
+            self._distributions[key].add(sample, at)
         else:
             series = self._series(sample.name, family, sample.labels, counter=role == "counter")
             group = self._counters if role == "counter" else self._gauges
