@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 
 logger = logging.getLogger("rezolus")
+
+
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""Of syslog."""
 
 
 class _Format(logging.Formatter):
@@ -13,13 +19,31 @@ class _Format(logging.Formatter):
         return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
+class _JournalFormat(logging.Formatter):
+    """Each line with its priority in front, which the journal takes off and keeps."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = _PRIORITIES.get(record.levelno, 6)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
 def start(level: str) -> None:
     """Print messages of the program from this level on (`debug`, `info`, `warning`, `error`)."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Format())
+    handler.setFormatter(_JournalFormat() if _goes_to_journal() else _Format())
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+def _goes_to_journal() -> bool:
+    """Whether stderr is the stream that the service manager opened to its journal."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
 def set_level(level: str) -> None:

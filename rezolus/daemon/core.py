@@ -262,7 +262,8 @@ class Daemon:
 
     def _status_line(self) -> str:
         outlets = self._ensemble.outlets
-        failing = [name for name, outlet in outlets.items() if outlet.trouble.text]
+        troubles = {name: outlet.trouble for name, outlet in outlets.items()} | self._ensemble.services.troubles
+        failing = [name for name, trouble in troubles.items() if trouble.text]
         sources = len(list(self._ensemble.feeds))
         text = f"STATUS={len(outlets)} sinks, {sources} source{'s' if sources != 1 else ''}"
         return f"{text}; failing: {', '.join(failing)}" if failing else text

@@ -121,7 +121,11 @@ class Ensemble:
         before = {feed.name for feed in self.feeds}
         new_feeds = self.feeds.change(config)
         sinks = sinks_of(config)
-        gone = [name for name, outlet in self.outlets.items() if outlet.config != sinks.get(name)]
+        gone = [
+            name
+            for name, outlet in self.outlets.items()
+            if outlet.config != sinks.get(name) or outlet.failure is not None  # what was in its way may be mended
+        ]
         for name in gone:
             outlet = self.outlets.pop(name)
             outlet.stop()
