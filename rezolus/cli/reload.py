@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,8 @@ from rezolus.errors import UserError
 
 if TYPE_CHECKING:
     import httpx
+
+    from rezolus.status import ReloadResult
 
 DEFAULT = "http://127.0.0.1:4241"
 TIMEOUT_S = 120.0
@@ -29,23 +32,24 @@ CONNECT_S = 5.0
 def command(address: str, token_file: Path | None, pid: int | None) -> int:
     """Have the daemon whose agent listens at ADDRESS (default http://127.0.0.1:4241) read its files again.
 
-    Says what was changed. When a file has a mistake, everything stays as it was, the mistakes are shown and the exit status is 1.
+    Says what was changed. When a file has a mistake everything stays as it was, the mistakes are shown and the exit status is 1.
     ADDRESS may be unix:FILE. A service without an agent is told with --pid, and says in its log what came of it.
     """
     if pid is not None:
         _signal(pid)
         print(f"told process {pid} to reload; its log says what came of it")
         return 0
-    answer = _post(address, token_file)
-    result = _result(answer, address)
-    changed = result.get("changed") or []
-    if result["ok"]:
-        print(f"reloaded: {', '.join(map(str, changed))}" if changed else "reloaded: nothing has changed")
-        return 0
-    for problem in result.get("problems") or ["the daemon does not say why"]:
+    result = _result(_post(address, token_file), address)
+    sys.stdout.flush()
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for problem in result.problems or (() if result.ok else ("the daemon does not say why",)):
         print(f"error: {problem}", file=sys.stderr)
-    print("nothing was changed", file=sys.stderr)
-    return 1
+    if result.changed:
+        print(f"reloaded: {', '.join(result.changed)}")
+    else:
+        print("reloaded: nothing has changed" if result.ok else "nothing was changed")
+    return 0 if result.ok else 1
 
 
 def _signal(pid: int) -> None:
@@ -87,14 +91,15 @@ def _post(address: str, token_file: Path | None) -> httpx.Response:
         ) from None
 
 
-def _result(answer: httpx.Response, address: str) -> dict[str, Any]:
+def _result(answer: httpx.Response, address: str) -> ReloadResult:
     """The daemon's own answer. UserError with what a guard, or another server, says instead."""
-    try:
-        result = answer.json()
-    except ValueError:
-        result = None
-    if answer.status_code in {200, 409} and isinstance(result, dict) and isinstance(result.get("ok"), bool):
-        return result
+    import msgspec
+
+    from rezolus.status import ReloadResult
+
+    if answer.status_code in {200, 409}:
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(answer.content, type=ReloadResult)
     hint = {
         401: "; give it with --token-file",
         404: "; is it the agent's address?",

@@ -62,8 +62,14 @@ def reload_at(answer: bytes, *options: object) -> tuple[subprocess.CompletedProc
         (
             "409 CONFLICT",
             '{"ok": false, "problems": ["a.toml: b: c", "d.rzl:1: e"], "changed": []}',
-            "",
-            "error: a.toml: b: c\nerror: d.rzl:1: e\nnothing was changed\n",
+            "nothing was changed\n",
+            "error: a.toml: b: c\nerror: d.rzl:1: e\n",
+        ),
+        (
+            "409 CONFLICT",
+            '{"ok": false, "problems": ["a: cannot listen"], "changed": ["a"], "notes": ["agent.user: at the next start"]}',
+            "reloaded: a\n",
+            "note: agent.user: at the next start\nerror: a: cannot listen\n",
         ),
     ],
 )
