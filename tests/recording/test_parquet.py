@@ -7,19 +7,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series
 from rezolus.recording import finish, thrift
 from rezolus.recording.body import Body
 from rezolus.recording.parquet import canonical_name, columns_of
+from rezolus.recording.read import Recording
+from rezolus.recording.segment import identity
 from rezolus.recording.store import create_segment, folder_lock, segment_files
 from tests import needs
+from tests.recording.test_segment import recordings
 from tests.synthetic import Walk, catalog
 
 METADATA = {"version": "1.2", "sampling_interval_ms": "1000"}
@@ -312,3 +318,96 @@ def test_the_file_may_be_ours_where_its_folder_is_not(reachable: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert_holds(pq.read_table(output), readings)
     assert output.stat().st_uid == 65534
+
+
+def test_series_of_several_sources_are_told_apart_by_a_prefix(folder: Path, tmp_path: Path) -> None:
+    provenance = {"endpoint": "http://a:4241/", "source": "rezolus"}
+    series = [
+        Series("cpu_usage", "counter", dict(sorted({**provenance, "node": node, "state": "user"}.items())))
+        for node in ("a", "b")
+    ]
+    hits = Series("hits", "counter", {"endpoint": "http://x/metrics", "instance": "0", "source": "app"})
+    assert [canonical_name(one) for one in (*series, hits)] == ["a::cpu_usage/user", "b::cpu_usage/user", "0::hits"]
+    record(folder, list(Walk(Catalog((*series, hits), (), ())).run(2)))
+    finish.finish(folder, tmp_path / "out.parquet")
+    schema = pq.read_schema(tmp_path / "out.parquet")
+    assert schema.names[2:] == ["0::hits", "a::cpu_usage/user", "b::cpu_usage/user"]
+    assert schema.field("b::cpu_usage/user").metadata[b"node"] == b"b"
+
+
+def test_a_file_has_what_the_viewer_of_rezolus_asks_for(folder: Path, tmp_path: Path) -> None:
+    """A time range from statistics, kinds by type, powers as numbers, no reserved names, one layout per metric."""
+    odd = Catalog(
+        (Series("x:window_width", "counter", {}), Series("timestamp", "counter", {})),
+        (Series(":wall_offset", "gauge", {}), Series("duration", "gauge", {"id": "1"})),
+        (Series("h", "histogram", {"op": "a"}), Series("h", "histogram", {"op": "b"})),
+    )
+    readings = list(Walk(odd).run(4))
+    record(folder, readings[:2], 0)
+    record(folder, readings[2:], 1)
+    finish.finish(folder, tmp_path / "out.parquet")
+    file = pq.ParquetFile(tmp_path / "out.parquet")
+    schema = file.schema_arrow
+    assert schema.field(0) == pa.field("timestamp", pa.uint64(), nullable=False)
+    for number in range(file.metadata.num_row_groups):
+        chunk = file.metadata.row_group(number).column(0)
+        assert chunk.physical_type == "INT64"
+        assert chunk.statistics.has_min_max
+        assert (chunk.statistics.min, chunk.statistics.max) == tuple(r.time_ns for r in readings[2 * number :][:2])
+    for field in list(schema)[2:]:
+        assert not field.name.endswith((":window_begin", ":window_width"))
+        assert field.name not in {"timestamp", "duration", ":wall_offset"}
+        kind = field.metadata[b"metric_type"].decode()
+        assert field.type == {"counter": pa.uint64(), "gauge": pa.int64()}.get(kind, pa.list_(pa.uint64()))
+        if kind == "histogram":
+            assert 0 <= int(field.metadata[b"grouping_power"]) < int(field.metadata[b"max_value_power"]) <= 64
+    assert {field.metadata[b"metric"] for field in list(schema)[2:]} == {
+        b"x:window_width",
+        b"timestamp",
+        b":wall_offset",
+        b"duration",
+        b"h",
+    }
+
+
+@settings(deadline=None, max_examples=40)
+@given(recordings(), st.lists(st.integers(1, 4), max_size=4))
+def test_any_readings_are_read_back_as_they_were(readings: list[Reading], lengths: list[int]) -> None:
+    """Through segments of any length: what was not there is null, except for histograms, which keep their buckets."""
+    plain = {id(reading.catalog): without_powers(reading.catalog) for reading in readings}
+    for reading in readings:
+        reading.catalog = plain[id(reading.catalog)]
+    with tempfile.TemporaryDirectory() as name:
+        work, rest = Path(name) / "run", readings
+        for number, length in enumerate([*lengths, len(readings) or 1]):
+            record(work, rest[:length], number)
+            rest = rest[length:]
+        if finish.finish(work, Path(name) / "out.parquet"):
+            table = pq.read_table(Path(name) / "out.parquet")
+            table.validate(full=True)
+            assert table["timestamp"].to_pylist() == [reading.time_ns for reading in readings]
+            with Recording(Path(name) / "out.parquet") as recording:
+                for found, wanted in zip(recording.readings(), readings, strict=True):
+                    assert scalars(found) == scalars(wanted)
+                    assert histograms(wanted).items() <= histograms(found).items()
+
+
+def without_powers(series: Catalog) -> Catalog:
+    """What a grouping power of a counter or gauge would be, no column can say."""
+    counters, gauges = (tuple(replace(one, power=3) for one in group) for group in (series.counters, series.gauges))
+    return Catalog(counters, gauges, series.histograms)
+
+
+def scalars(reading: Reading) -> dict[object, int]:
+    """Values by series, as far as there are any."""
+    pairs = [*zip(reading.catalog.counters, reading.counters.tolist(), strict=True)]
+    pairs += [*zip(reading.catalog.gauges, reading.gauges.tolist(), strict=True)]
+    return {identity(series): value for series, value in pairs if value != ABSENT_GAUGE}
+
+
+def histograms(reading: Reading) -> dict[object, tuple[int, ...]]:
+    offsets = reading.catalog.histogram_offsets
+    return {
+        identity(series): tuple(reading.histograms[offsets[at] : offsets[at + 1]].tolist())
+        for at, series in enumerate(reading.catalog.histograms)
+    }
