@@ -192,6 +192,34 @@ def test_every_event_is_counted_once_whatever_is_reloaded(tmp_path: Path) -> Non
     assert found["rezolus_reloads"] == 5
 
 
+def test_programs_of_every_kind_can_be_exchanged(tmp_path: Path) -> None:
+    """A function of a user program, a sample of the clock, and one that comes with a reload and is exchanged by the next."""
+    kinds = f"""rzl 1
+sampler kinds "Kinds" {{
+    counter functions "Calls of a function"
+    counter samples "Samples"
+    on user "libc":getppid() when comm == "{NAME}" {{ functions += 1 }}
+    on sample 99 hz {{ samples += 1 }}
+}}
+"""
+    (tmp_path / "kinds.rzl").write_text(kinds)
+    with reloading(tmp_path) as running, calling() as caller:
+        running.write("counted.rzl", COUNTED)
+        assert running.reload() == ("sampler calls added",)
+        with calling() as second:
+            running.write("more.rzl", MORE)
+            assert running.reload() == ("sampler aaa_more added",)
+            before = running.sums()
+            (tmp_path / "more.rzl").unlink()
+            running.reload()
+            more = int(finished(second))
+        count = int(finished(caller)) + more
+        found = running.sums()
+    assert found["functions"] == count
+    assert found["samples"] > before["samples"] > 0
+    assert more < found["calls"] <= count
+
+
 def test_a_cgroup_in_which_nothing_happens_keeps_its_series(tmp_path: Path) -> None:
     (tmp_path / "counted.rzl").write_text(COUNTED)
     with cgroup("rezolus-reload-idle") as group, reloading(tmp_path) as running:
