@@ -115,6 +115,8 @@ class Outlet:
         for hub, subscription in self._wires.values():
             hub.unsubscribe(subscription)
         self._wires.clear()
+        if self._merger is not None:
+            self._merger.flush()
         self.stream.close()
 
     def give_up(self) -> None:

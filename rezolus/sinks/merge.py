@@ -139,6 +139,11 @@ class Merger:
             if self._round is current:
                 self._close(current)
 
+    def flush(self) -> None:
+        """Send what there is of the current round: no more readings come."""
+        if self._round is not None:
+            self._close(self._round)
+
     def statistics(self) -> MergeStatistics:
         """Counts so far."""
         return MergeStatistics(self._rounds, self._partial, dict(self._late))

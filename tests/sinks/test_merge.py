@@ -141,6 +141,15 @@ async def test_a_second_reading_of_a_source_ends_the_round_before(autojump_clock
         assert [merged.counters.tolist() for merged in sent] == [[1]]
 
 
+async def test_what_is_there_at_the_end_is_sent() -> None:
+    async with running("a", "b") as (merger, sent):
+        merger.flush()
+        merger.put("a", reading(SMALL, 0))
+        merger.flush()
+        merger.flush()
+        assert [nodes(merged) for merged in sent] == [["a"]]
+
+
 async def test_merged_catalogs_do_not_pile_up(autojump_clock: trio.testing.MockClock) -> None:
     async with running("a") as (merger, sent):
         for tick in range(100):
