@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 N ?= 1000
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test install uninstall demo check test bench fuzz docs clean
+.PHONY: help setup setup-test install uninstall demo check test bench soak fuzz docs clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -34,6 +35,9 @@ test: check ## the whole suite, after `check`
 
 bench: setup-test ## measure the budgets: target, measured, ratio
 	@$(PY) -m tests.bench $(ARGS)
+
+soak: setup-test ## run everything for SECONDS under churn and tell whether memory, descriptors and BPF objects stay flat
+	@$(PY) -m tests.soak $(SECONDS)
 
 fuzz: setup-test ## compile N generated programs, run them in the kernel and in the interpreter (N=1000)
 	@$(PY) -m tests.fuzz $(N)
