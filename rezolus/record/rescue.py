@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 from rezolus.errors import UserError
 from rezolus.outputs import WORK_SUFFIX, work_folder
 from rezolus.recording.body import BODY, Body
+from rezolus.recording.dump import dump
 from rezolus.recording.finish import Recovered, explain, finish, recover, recovered_name
 from rezolus.recording.raw import RAW
 from rezolus.recording.segment import Segment
-from rezolus.recording.store import SUFFIX, folder_lock, segment_files
+from rezolus.recording.store import DUMP_PREFIX, SUFFIX, folder_lock, segment_files
 
 
 class RescueError(UserError):
@@ -26,14 +27,14 @@ def rescue(path: Path, output: Path | None) -> list[Recovered]:
     where there is one recording. Raises OSError and RescueError.
     """
     if path.is_file() and path.suffix == SUFFIX:
-        return [_copy([path], output or path.with_suffix(".recovered.parquet"))]
+        return [_copy(path, output or path.with_suffix(".recovered.parquet"))]
     folder = _folder(path)
     if (folder / BODY).exists() or (folder / RAW).exists():
         return [_finish(folder, output or recovered_name(folder, _output_of(folder.parent)))]
     if segment_files(folder):
         if folder.parent.name.endswith(WORK_SUFFIX):
             return [_finish(folder, output or recovered_name(folder, _output_of(folder.parent)))]
-        return [_copy(segment_files(folder), output or folder.with_name(f"{folder.stem}.recovered.parquet"))]
+        return [_dump(folder, output or folder.with_name(f"{folder.stem}.recovered.parquet"))]
     return _finish_all(folder, output)
 
 
@@ -87,26 +88,22 @@ def _finish(folder: Path, target: Path) -> Recovered:
     return Recovered(str(folder), str(target) if rows else "", rows)
 
 
-def _copy(segments: list[Path], target: Path) -> Recovered:
-    """A recording of the readings in these segments, made in a folder beside it that goes afterwards."""
+def _copy(segment: Path, target: Path) -> Recovered:
+    """A recording of the readings in a segment, made in a folder beside it that goes afterwards."""
     work = work_folder(target)
     work.mkdir()
     try:
         with contextlib.closing(Body(work)) as body:
-            for number, segment in enumerate(_readable(segments)):
-                body.add(number, segment)
-            if body.rows:
+            rows = body.add(0, Segment(segment))
+            if rows:
                 body.finish(target)
-            rows = body.rows
     finally:
         for path in work.iterdir():
             path.unlink()
         work.rmdir()
-    return Recovered(str(segments[0].parent), str(target) if rows else "", rows)
+    return Recovered(str(segment), str(target) if rows else "", rows)
 
 
-def _readable(segments: list[Path]) -> Iterator[Segment]:
-    """Those that are there: a buffer in use drops its oldest."""
-    for path in segments:
-        with contextlib.suppress(FileNotFoundError):
-            yield Segment(path)
+def _dump(buffer: Path, target: Path) -> Recovered:
+    rows = dump(buffer, 0, 2**64 - 1, target, f"{DUMP_PREFIX}recover-{os.getpid()}").rows
+    return Recovered(str(buffer), str(target) if rows else "", rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import trio
 
@@ -15,6 +16,7 @@ from rezolus.outputs import work_folder
 from rezolus.record.command import run_command
 from rezolus.record.progress import Progress, Tally, tally
 from rezolus.record.request import SINK, Request, configuration
+from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.remote.source import RemoteSource
 from rezolus.sinks.recorder import RecorderStatistics
 
@@ -35,15 +37,15 @@ class UnreachableError(UserError):
 class Recording:
     """One run of `rezolus record`."""
 
-    def __init__(self, request: Request) -> None:
-        """Raises UserError for a request that cannot be carried out."""
+    def __init__(self, request: Request, *, finisher: Finisher = finish_in_child) -> None:
+        """`finisher` completes the file. Raises UserError for a request that cannot be carried out."""
         self._request = request
         self._config = configuration(request)
         recorder = self._config.sinks[SINK]
         assert isinstance(recorder, RecorderConfig)
         self._recorder = recorder
         self._sources: dict[str, RemoteSource] = {}
-        self._daemon = Daemon(self._config, services=self._services, connect=self._connect)
+        self._daemon = Daemon(self._config, services=self._services, connect=self._connect, finisher=finisher)
         self._began = 0.0
         self._status = 0
         self._failure: UserError | None = None
@@ -69,8 +71,9 @@ class Recording:
 
     def _outcome(self) -> int:
         if self._daemon.gave_up:
-            folder = work_folder(self._recorder.path)
-            self.progress.write(f"left unfinished; to finish it: rezolus record --recover {folder}\n")
+            for folder in (work_folder(Path(one.output)) for one in self._recorders()):
+                if folder.exists():
+                    self.progress.write(f"left unfinished; to finish it: rezolus record --recover {folder}\n")
             return GAVE_UP
         if self._failure is not None:
             raise self._failure
