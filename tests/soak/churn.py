@@ -19,7 +19,7 @@ PROCESSES = 100
 CGROUPS = 10
 SCRAPES = 20
 PATIENCE_S = 30.0
-ACCEPTED = (
+ACCEPTED: tuple[dict[str, str], ...] = (
     {},
     {"Accept": "application/openmetrics-text"},
     {"Accept-Encoding": "gzip"},

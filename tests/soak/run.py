@@ -24,6 +24,7 @@ BUFFER = "10s"
 LONG_LIVED = 2
 """Processes: the daemon and its root helper."""
 QUIET_S = 30.0
+LOG_CHARACTERS = 4000
 
 CONFIG = """
 [agent]
@@ -87,9 +88,20 @@ def _site(probes: tuple[str, ...]) -> Iterator[tuple[Site, Callable[[float], Non
             file.write_text(CONFIG.format(interval=INTERVAL, buffer=BUFFER, number=number, **addresses))
 
         write_config(-1)
+        log = folder / "daemon.log"
         with running_daemon(load(file), folder) as process:
-            site = Site(process.pid, folder, write_config=write_config, **addresses)
-            yield site, lambda seconds: stay_with(process, seconds, folder / "daemon.log")
+            site = Site(
+                process.pid,
+                folder,
+                agent=addresses["agent"],
+                exporter=addresses["exporter"],
+                hindsight=addresses["hindsight"],
+                write_config=write_config,
+            )
+            try:
+                yield site, lambda seconds: stay_with(process, seconds, log)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\nthe daemon said:\n{log.read_text()[-LOG_CHARACTERS:]}") from error
 
 
 def _wait_until_quiet(pid: int, stay: Callable[[float], None]) -> None:
