@@ -5,6 +5,9 @@ Only the loader process calls this; it is where the compiler is.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from dsl import Checked, Diagnostic, check_each, render
@@ -21,7 +24,10 @@ NEEDS_ROOT = "not started as root: eBPF programs cannot be loaded; start it as r
 
 
 def prepare(config_path: Path, before: TaskMemory | None = None) -> Prepared:
-    """Everything up to loading; `before` is what the set that runs remembers of tasks. Raises ConfigError and FactsError; what concerns single samplers is in the result."""
+    """Everything up to loading; `before` is what the set that runs remembers of tasks.
+
+    Raises ConfigError and FactsError; what concerns single samplers is in the result.
+    """
     config = load(config_path)
     read = definitions.read_files(config.probes)
     problems = [Problem(stage="check", message=found.reason, file=found.path) for found in read.unreadable]
@@ -34,10 +40,11 @@ def prepare(config_path: Path, before: TaskMemory | None = None) -> Prepared:
         return asked[name]
 
     checked = check_each(parsed, facts, switched_on)
-    problems.extend(_problem(diagnostic) for diagnostic in _not_rejected(checked))
+    quotable = _Quotable(read.texts)
+    problems.extend(_problem(diagnostic, quotable) for diagnostic in _not_rejected(checked))
     absent = [SamplerBrief(name=name, state="disabled") for name, enabled in asked.items() if not enabled]
     for name, diagnostics in checked.rejected.items():
-        problems.extend(_problem(diagnostic, name) for diagnostic in diagnostics)
+        problems.extend(_problem(diagnostic, quotable, name) for diagnostic in diagnostics)
         place = diagnostics[0].span
         absent.append(SamplerBrief(name=name, state="failed", file=place.source.path, line=place.line))
     problems.extend(Problem(stage="config", message=text) for text in config.unknown_samplers(asked))
@@ -59,12 +66,34 @@ def _not_rejected(checked: Checked) -> list[Diagnostic]:
     return [item for item in checked.diagnostics if item.severity == "error" and id(item) not in rejected]
 
 
-def _problem(diagnostic: Diagnostic, sampler: str = "") -> Problem:
+class _Quotable:
+    """Whether lines of a file may be shown to whoever asks for the status.
+
+    Root reads what definitions `use`, and they may name any file. Those that the configuration names are shown, and what
+    lies in their folders.
+    """
+
+    def __init__(self, named: Iterable[str]) -> None:
+        self._named = frozenset(named)
+        self._folders = tuple(f"{os.path.dirname(os.path.realpath(path))}/" for path in self._named)
+
+    def __call__(self, path: str) -> bool:
+        return path in self._named or os.path.realpath(path).startswith(self._folders)
+
+
+def _problem(diagnostic: Diagnostic, quotable: _Quotable, sampler: str = "") -> Problem:
+    span = diagnostic.span
+    if quotable(span.source.path):
+        labels = tuple(label for label in diagnostic.labels if quotable(label[0].source.path))
+        message, detail = diagnostic.message, render(replace(diagnostic, labels=labels))
+    else:
+        message = "what is wrong there is told by `rezolus check`: the file is not in a folder of the definitions"
+        detail = ""
     return Problem(
         stage="check",
         sampler=sampler,
-        message=f"error[{diagnostic.code}]: {diagnostic.message}",
-        file=diagnostic.span.source.path,
-        line=diagnostic.span.line,
-        detail=render(diagnostic),
+        message=f"error[{diagnostic.code}]: {message}",
+        file=span.source.path,
+        line=span.line,
+        detail=detail,
     )

@@ -306,6 +306,25 @@ def test_what_is_broken_changes_nothing_and_says_why(tmp_path: Path, file: str, 
     assert (found["rezolus_reloads"], found["rezolus_reload_failures"]) == (1, 1)
 
 
+def test_lines_of_files_elsewhere_are_not_quoted(tmp_path: Path) -> None:
+    """Root reads what a definition uses; the answer is for whoever may ask for a reload or for the status."""
+    folder, elsewhere = tmp_path / "probes", tmp_path / "secret"
+    folder.mkdir()
+    elsewhere.write_text("root:$6$hash:19000::::::\n")
+    (folder / "waited.rzl").write_text(WAITED)
+    with reloading(folder) as running:
+        running.write("reader.rzl", f'rzl 1\nuse "{elsewhere}"\n')
+        result = running.ask("reload")
+        said = "\n".join(result["problems"])
+        assert not result["ok"]
+        assert f"{elsewhere}:1: error[" in said
+        assert "rezolus check" in said
+        assert "hash" not in said
+        running.write("reader.rzl", 'rzl 1\nuse "beside.inc"\n')
+        running.write("beside.inc", "nonsense here\n")
+        assert "nonsense" in "\n".join(running.ask("reload")["problems"])
+
+
 def test_what_was_broken_before_does_not_stand_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "bad.rzl").write_text("rzl 1\nsampler bad {\n")
     (tmp_path / "counted.rzl").write_text(COUNTED)
