@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rezolus.config import (
+    LOCAL,
     SINK_TYPES,
     AgentConfig,
     Config,
     ConfigError,
     ExporterConfig,
+    Form,
     HindsightConfig,
     LogConfig,
     RecorderConfig,
@@ -26,6 +28,8 @@ from rezolus.config import (
     load,
     to_wire,
 )
+from rezolus.config.classic_keys import FILES, PrometheusTable, SamplerTable
+from rezolus.config.read import interpret
 from rezolus.tables import TableReader
 from rezolus.units import (
     Address,
@@ -93,7 +97,11 @@ def test_the_shipped_file_shows_every_key(file: Path) -> None:
     for name, sink in SINK_TYPES.items():
         assert set(document["sinks"][name]) == {*sink.__struct_fields__, "type"}, name
     file.write_text(text)
-    assert [problem.partition(":")[0] for problem in problems(file, text)] == ["agent.btf_path", "agent.probes", "agent.probes"]
+    assert [problem.partition(":")[0] for problem in problems(file, text)] == [
+        "agent.btf_path",
+        "agent.probes",
+        "agent.probes",
+    ]
 
 
 def test_every_value_arrives_typed(file: Path) -> None:
@@ -526,3 +534,55 @@ def test_the_address_of_a_socket_file_survives_being_read_and_written() -> None:
     for text in ("unix:", "unix:x.sock", "unix:/run/", f"unix:/{'x' * 107}"):
         with pytest.raises(ValueError, match=r".*"):
             parse_listen(text)
+
+
+def table_of(kind: type[msgspec.Struct], values: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
+    keys = st.sampled_from([*kind.__struct_fields__, "type", "nonsense"])
+    return st.dictionaries(keys, values, max_size=4)
+
+
+likely = st.sampled_from(
+    ["1s", "10ms", "1h", "local", "web", "http://web:4241", "127.0.0.1:1", "unix:/run/x", "v2", "x.toml", "exporter"]
+)
+any_value = st.one_of(likely, toml_values, st.dictionaries(st.text(max_size=4), likely, max_size=2))
+sections = {
+    "agent": table_of(AgentConfig, any_value),
+    "log": table_of(LogConfig, any_value),
+    "scheduler": table_of(SchedulerConfig, any_value),
+    "samplers": st.dictionaries(st.sampled_from(["cpu_usage", "a b"]), table_of(SamplerConfig, any_value), max_size=2),
+    "sources": st.dictionaries(st.sampled_from(["web", "local"]), table_of(SourceConfig, any_value), max_size=2),
+    "sinks": st.dictionaries(
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(sorted(SINK_TYPES)).flatmap(
+            lambda name: table_of(SINK_TYPES[name], any_value).map(lambda table: {"type": name, **table})
+        ),
+        max_size=2,
+    ),
+    "general": st.one_of(
+        *(table_of(type(kind().general), any_value) for kind in FILES.values()),
+        any_value,
+    ),
+    "prometheus": table_of(PrometheusTable, any_value),
+    "defaults": table_of(SamplerTable, any_value),
+}
+documents = st.fixed_dictionaries({}, optional=sections)
+
+
+@given(documents, st.sampled_from([None, "agent", "exporter", "hindsight"]))
+def test_any_document_is_a_configuration_or_has_mistakes_with_paths(
+    document: dict[str, object], form: Form | None
+) -> None:
+    mistakes: tuple[str, ...] = ()
+    try:
+        config = interpret(document, SHIPPED.parent / "generated.toml", form)
+    except ConfigError as error:
+        mistakes = error.problems
+        assert mistakes, "an error without a problem"
+    if mistakes:
+        assert all(re.match(r'["\w]', mistake) and ": " in mistake for mistake in mistakes)
+        return
+    assert from_wire(to_wire(config)) == config
+    assert config.sinks or config.agent.enabled
+    taken = {name for sink in config.sinks.values() for name in sink.source}
+    assert taken - {LOCAL} == set(config.sources)
+    assert config.agent.enabled or LOCAL not in taken

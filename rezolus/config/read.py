@@ -58,6 +58,11 @@ def parse(text: str, path: Path, form: Form | None = "agent") -> Config:
     except tomli.TOMLDecodeError as error:
         problem = f"is not valid TOML: {str(error)[:1].lower()}{str(error)[1:]}"
         raise ConfigError(path, (problem,)) from None
+    return interpret(document, path, form)
+
+
+def interpret(document: Mapping[str, Any], path: Path, form: Form | None = "agent") -> Config:
+    """As `parse`, from the tables of the file."""
     reader = TableReader()
     theirs = classic.is_classic(document, form)
     if theirs:
