@@ -25,7 +25,7 @@ from rezolus.errors import UserError
 from rezolus.recording import rowgroup, thrift
 from rezolus.recording.groups import INDEX, Group, GroupIndex, Numbers
 from rezolus.recording.output import give_name
-from rezolus.recording.pages import CHUNK_META, META_PATH, PageWriter
+from rezolus.recording.pages import CHUNK_META, META_PATH, Absent
 from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
 from rezolus.recording.segment import Rows, Segment, identity
 from rezolus.recording.store import segment_number
@@ -177,6 +177,7 @@ class Body:
         wanted = [identity(column.series) for column in columns]
         numbers: Numbers = ()
         own: list[Column] = []
+        absent = Absent()
         for group, entry in self._index.entries():
             if group.numbers is not numbers:
                 numbers = group.numbers
@@ -184,21 +185,22 @@ class Body:
             if [identity(column.series) for column in own] == wanted:
                 yield entry
             else:
-                yield self._widen(group, entry, own, columns)
+                yield self._widen(group, entry, own, columns, absent)
 
-    def _widen(self, group: Group, raw: bytes, own: Sequence[Column], columns: Sequence[Column]) -> bytes:
+    def _widen(
+        self, group: Group, raw: bytes, own: Sequence[Column], columns: Sequence[Column], absent: Absent
+    ) -> bytes:
         """A row group's entry with null chunks for the columns it lacks, in the order of the schema."""
         entry = thrift.Reader(raw).struct()
         _, chunks = thrift.field(entry, GROUP_COLUMNS)
         having = {identity(column.series): chunk for column, chunk in zip(own, chunks[2:], strict=True)}
-        writer = PageWriter()
         widened = chunks[:2]
         added = [0, 0]
         for column in columns:
             chunk = having.get(identity(column.series))
             if chunk is None:
-                nulls = writer.nulls(column.series.kind, group.rows)
-                chunk = nulls.entry(self._body.tell(), column.path)
+                nulls = absent.chunk(column.series.kind, group.rows)
+                chunk = absent.entry(nulls, self._body.tell(), column.path)
                 self._body.write(nulls.data)
                 added[0] += nulls.size
                 added[1] += len(nulls.data)

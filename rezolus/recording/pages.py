@@ -34,7 +34,7 @@ Bools = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
     """A column's part of a row group."""
 
@@ -65,6 +65,31 @@ class Chunk:
         if self.statistics is not None:
             meta.append([META_STATISTICS, thrift.STRUCT, self.statistics])
         return [[CHUNK_OFFSET, thrift.I64, 0], [CHUNK_META, thrift.STRUCT, meta]]
+
+
+class Absent:
+    """Chunks of nulls for columns that a row group lacks: thousands of them when many series came and went."""
+
+    def __init__(self) -> None:
+        self._writer = PageWriter()
+        self._chunks: dict[tuple[Kind, int], Chunk] = {}
+        self._heads: dict[tuple[str, Chunk], bytes] = {}
+
+    def chunk(self, kind: Kind, rows: int) -> Chunk:
+        """As `PageWriter.nulls`."""
+        chunk = self._chunks.get((kind, rows))
+        if chunk is None:
+            chunk = self._chunks[kind, rows] = self._writer.nulls(kind, rows)
+        return chunk
+
+    def entry(self, chunk: Chunk, at: int, path: tuple[str, ...]) -> bytes:
+        """As `Chunk.entry`, in its final form: the position is the last of its fields."""
+        head = self._heads.get((path[0], chunk))
+        if head is None:
+            head = self._heads[path[0], chunk] = thrift.dump(chunk.entry(0, path))[:-3]
+        entry = bytearray(head)
+        thrift.put_varint(entry, at << 1)
+        return bytes(entry + b"\0\0")
 
 
 class PageWriter:
