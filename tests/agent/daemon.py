@@ -1,7 +1,8 @@
 """The agent as a program of its own, with the handmade unit: `python -m tests.agent.daemon [OPTION...]`.
 
 Prints lines of JSON: first what it listens on, then one per reading. Options: `--user NAME`, `--stall` (the loader stops
-before it loads anything), `--broken SAMPLER=verify|compile`, `--stats hold|off`, `--interval SECONDS`.
+before it loads anything), `--die-once FILE` (the first loader is killed at once), `--broken SAMPLER=verify|compile`,
+`--stats hold|off`, `--interval SECONDS`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--user", default="rezolus")
     parser.add_argument("--stall", action="store_true")
+    parser.add_argument("--die-once")
     parser.add_argument("--broken", action="append", default=[])
     parser.add_argument("--stats", default="hold")
     parser.add_argument("--interval", type=float, default=0.1)
@@ -56,6 +58,10 @@ def main() -> None:
 def _load(
     channel: socket.socket, arguments: argparse.Namespace, *, careful: bool = False, reload: bool = False
 ) -> None:
+    if arguments.die_once and not os.path.exists(arguments.die_once):
+        open(arguments.die_once, "x").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
     from dsl.btf import Btf
     from rezolus.agent.formats import parse_cpulist
     from rezolus.agent.loader import Prepared, privileged, run_loader

@@ -74,6 +74,13 @@ def test_a_killed_loader_leaves_what_files_give_and_can_be_asked_for_again(tmp_p
         eventually(lambda: len(children(running.helper)) == 1)
 
 
+def test_a_loader_killed_before_it_had_begun_is_started_once_more(tmp_path: Path) -> None:
+    with daemon(tmp_path, "--die-once", str(tmp_path / "died")) as running:
+        running.reading(lambda values: values.get(SWITCHES, 0) > 0)
+        assert "killed by SIGKILL before it had begun; once more" in running.errors.read_text()
+        assert not running.get("/status").get("error")
+
+
 def paused(pid: int) -> bool:
     """Whether the process waits for a signal, where `--stall` stops."""
     return Path(f"/proc/{pid}/syscall").read_text().split()[0] in {"34", "73", "133"}
