@@ -19,6 +19,7 @@ from rezolus.config import LOCAL, SourceConfig
 from rezolus.daemon import Daemon, Service, Timing, reread_file
 from rezolus.daemon.control import control_pages
 from rezolus.errors import UserError
+from rezolus.guard import read_token
 from rezolus.http import serve
 from rezolus.reading import Reading
 from rezolus.sinks.stream import Demand, Source
@@ -298,6 +299,45 @@ async def test_what_needs_a_start_is_said_and_left(tmp_path: Path) -> None:
             "agent.user: takes effect at the next start",
             "scheduler: takes effect at the next start",
         )
+
+
+async def test_warnings_about_what_is_new_are_part_of_the_answer(tmp_path: Path) -> None:
+    async with running(tmp_path, AGENT + exporter("prom", 0)) as bench:
+        text = AGENT + exporter("prom", 0).replace("127.0.0.1", "0.0.0.0")
+        result = await bench.reload(text)
+        assert result.notes == ("sinks.prom.listen: 0.0.0.0:0 can be reached from other hosts",)
+        assert (await bench.reload(text)).notes == ()
+
+
+async def test_the_form_of_snapshots_reaches_the_exporters(tmp_path: Path) -> None:
+    async with running(tmp_path, AGENT + exporter("prom", 0)) as bench:
+        result = await bench.reload(AGENT + 'snapshot_format = "v3"\n' + exporter("prom", 0))
+        assert result.changed == ("prom",)
+
+
+async def test_pages_that_could_not_be_served_are_tried_again(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    served: list[Path] = []
+
+    def services(config: object) -> dict[str, Service]:
+        del config
+
+        async def pages(*, task_status: trio.TaskStatus[None]) -> None:
+            read_token(token)
+            served.append(token)
+            task_status.started()
+            await trio.sleep_forever()
+
+        return {"agent": Service(1, pages)}
+
+    text = AGENT + exporter("prom", 0)
+    async with running(tmp_path, text, services=services) as bench:
+        assert "cannot read the token" in bench.daemon.ensemble.services.troubles["agent"].text
+        token.write_text("secret")
+        assert (await bench.reload(text)).ok
+        await until(lambda: served)
+        assert (await bench.reload(text)).ok
+    assert served == [token]
 
 
 async def test_pages_are_moved_and_the_answer_still_arrives(tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ class Daemon:
         if not found.ok or found.config is None:
             return ReloadResult(ok=False, problems=found.problems)
         config, notes = unchangeable(self.config, found.config)
+        new_warnings = [warning for warning in config.warnings if warning not in self.config.warnings]
         try:
             changes = await self._ensemble.change(config, self._nurseries)
         except UserError as error:
@@ -205,7 +206,7 @@ class Daemon:
             ok=not changes.problems,
             problems=changes.problems,
             changed=(*found.changed, *changes.names),
-            notes=(*found.problems, *notes),
+            notes=(*found.problems, *notes, *new_warnings),
         )
 
     async def _watch_signals(self, signals: Signals, *, task_status: trio.TaskStatus[None]) -> None:

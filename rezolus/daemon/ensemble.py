@@ -121,11 +121,7 @@ class Ensemble:
         before = {feed.name for feed in self.feeds}
         new_feeds = self.feeds.change(config)
         sinks = sinks_of(config)
-        gone = [
-            name
-            for name, outlet in self.outlets.items()
-            if outlet.config != sinks.get(name) or outlet.failure is not None  # what was in its way may be mended
-        ]
+        gone = [name for name, outlet in self.outlets.items() if self._differs(outlet, sinks.get(name), config)]
         for name in gone:
             outlet = self.outlets.pop(name)
             outlet.stop()
@@ -144,6 +140,12 @@ class Ensemble:
         problems = [f"sinks.{name}: {text}" for name in begun if (text := self.outlets[name].trouble.text)]
         names = dict.fromkeys((*gone, *begun))
         return Changes((*names, *(f"source {name}" for name in sorted(sources))), tuple(problems))
+
+    def _differs(self, outlet: Outlet, sink: SinkConfig | None, config: Config) -> bool:
+        """Whether a sink cannot stay as it is."""
+        if isinstance(sink, ExporterConfig) and config.agent.snapshot_format != self.config.agent.snapshot_format:
+            return True
+        return outlet.config != sink or outlet.failure is not None  # what was in its way may have been mended
 
     async def _begin(self, name: str, config: SinkConfig, nurseries: Nurseries) -> None:
         """Start a sink once those that have what it needs are done with it."""

@@ -107,12 +107,13 @@ class Services:
         """Why services do not run, with an empty text for those that do."""
 
     async def change(self, services: Mapping[str, Service], nursery: trio.Nursery) -> list[str]:
-        """Run exactly these: those of the same key go on, others are ended and begun. Returns the names of these."""
-        changed = [
+        """Run exactly these: those of the same key that run go on, others are ended and begun. Returns the names of these."""
+        going_on = {
             name
-            for name in {**self._running, **services}
-            if name not in self._running or name not in services or self._running[name][0].key != services[name].key
-        ]
+            for name, (service, _, done) in self._running.items()
+            if name in services and services[name].key == service.key and not done.is_set()
+        }
+        changed = [name for name in {**self._running, **services} if name not in going_on]
         for name in changed:
             if name in self._running:
                 _, scope, done = self._running.pop(name)
