@@ -50,7 +50,8 @@ class Contact:
     async def receive(self, timeout_s: float) -> Answer:
         """A reading taken now. Raises UserError."""
         began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        page = await self._fetcher.get(self.feed.path, timeout_s=timeout_s, accept=self.feed.accept)
+        feed = self.feed
+        page = await self._fetcher.get(feed.path, timeout_s=timeout_s, limit=feed.limit, accept=feed.accept)
         arrived = time.time_ns()
         seconds = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - began) / 1e9
         received = await self._decode(page)

@@ -15,6 +15,8 @@ from rezolus.errors import UserError
 
 MAX_LINES = 300_000
 """Of a page. More would take seconds to read, and nobody looks at that many series."""
+MAX_LINE = 64 << 10
+"""Characters of a line. Taking longer ones apart costs a hundred times their size in memory."""
 TYPES = frozenset(
     {
         "counter",
@@ -78,6 +80,8 @@ def parse_page(body: bytes, *, openmetrics: bool) -> Exposition:
     for number, line in enumerate(lines, 1):
         if ended:
             raise PageError(f"line {number} comes after # EOF")
+        if len(line) > MAX_LINE:
+            raise PageError(f"line {number} has more than {MAX_LINE} characters")
         if not line.startswith("#"):
             _sample(line, page, number)
         elif openmetrics and line == "# EOF":

@@ -18,6 +18,8 @@ AGENT_PATH = "/metrics/binary"
 PAGE_PATH = "/metrics"
 OPENMETRICS = "application/openmetrics-text"
 
+MIB = 1 << 20
+
 Spoken = Literal["msgpack", "prometheus"]
 
 
@@ -41,6 +43,8 @@ class Feed(Protocol):
     protocol: Spoken
     path: str
     accept: str
+    limit: int
+    """Bytes of an answer; a longer one, or one without end, is cut off there."""
 
     def decode(self, page: Page) -> Received:
         """Raises UserError when the page is nothing of the kind."""
@@ -56,6 +60,8 @@ class AgentFeed:
 
     protocol: Spoken = "msgpack"
     accept = "*/*"
+    # Ten times the largest that are known. What is decoded may, if somebody means it, take 60 times as much for a moment.
+    limit = 16 * MIB
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -82,6 +88,7 @@ class PageFeed:
     protocol: Spoken = "prometheus"
     # Not by name, because there are endpoints that choose OpenMetrics, and other names, for everybody who mentions it.
     accept = "text/plain;version=0.0.4,*/*;q=0.5"
+    limit = 32 * MIB
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -18,8 +18,6 @@ from rezolus import __version__
 from rezolus.errors import UserError
 from rezolus.units import format_amount
 
-MAX_BODY = 64 << 20
-"""Bytes of an answer; a longer one, or one without end, is cut off there."""
 MAX_HEADERS = 64 << 10
 """Bytes of everything before the body, and of a line between its chunks."""
 READ_BYTES = 64 << 10
@@ -87,8 +85,8 @@ class Fetcher:
         if stream is not None:
             await trio.aclose_forcefully(stream)
 
-    async def get(self, path: str, *, timeout_s: float, accept: str = "*/*", limit: int = MAX_BODY) -> Page:
-        """The page at `path`. Raises FetchError, after `timeout_s` at the latest."""
+    async def get(self, path: str, *, timeout_s: float, limit: int, accept: str = "*/*") -> Page:
+        """The page at `path`, of `limit` bytes at most. Raises FetchError, after `timeout_s` at the latest."""
         try:
             with trio.fail_after(timeout_s):
                 return await self._exchange(await self._connection(), path, accept, limit)

@@ -102,6 +102,7 @@ def test_whole_numbers_are_exact_beyond_the_reach_of_floats() -> None:
         ("a{x=1} 1\n", "expected a label, found 'x=1'"),
         ('a{x="1} 1\n', "expected a label, found 'x=\"1'"),
         ('a{1x="1"} 1\n', "expected a label"),
+        (f'a 1\na{{x="{"y" * 65536}"}} 1\n', "line 2 has more than 65536 characters"),
         ("# TYPE a speed\n", "line 1: 'speed' is no type of metric"),
         ("# TYPE a gauge\n# TYPE a counter\n", "line 2: 'a' was a gauge before, and is a counter now"),
     ],

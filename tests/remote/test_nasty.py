@@ -59,7 +59,7 @@ async def endlessly(stream: trio.SocketStream, first: bytes, block: bytes) -> No
         (whole(b"\x94" + SNAPSHOT[1:]), "not a snapshot of Rezolus"),
         (whole(b""), "not a snapshot of Rezolus: it is empty"),
         (whole(b"<html>hello</html>"), "not a snapshot of Rezolus: it does not begin with an array"),
-        (whole(b"", length=1 << 40), "the answer is longer than 64 MiB"),
+        (whole(b"", length=1 << 40), "the answer is longer than 16 MiB"),
         (whole(zlib.compress(SNAPSHOT), more=b"Content-Encoding: deflate\r\n"), "it compresses its answer (deflate)"),
         (
             b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
@@ -173,6 +173,27 @@ async def test_a_host_name_that_does_not_exist_is_said() -> None:
         status = polled.source.status()
     assert status.state == "down"
     assert status.error.startswith(("cannot connect: ", "no connection within"))
+
+
+async def test_pages_beside_the_snapshots_may_be_missing_broken_or_silent() -> None:
+    agent = Agent()
+
+    async def handler(stream: trio.SocketStream) -> None:
+        while request := await next_request(stream):
+            path = request.split()[1]
+            if path == b"/metrics/binary":
+                await stream.send_all(whole(agent.snapshot()))
+            elif path == b"/systeminfo":
+                await stream.send_all(whole(b'{"hostname": '))
+            elif path == b"/metrics/descriptions":
+                await stream.send_all(whole(b'{"requests": 1}'))
+            else:
+                await trio.sleep_forever()
+
+    async with raw(handler) as port, polling(f"http://127.0.0.1:{port}") as polled:
+        await polled.until_readings(5)
+        assert polled.source.status().failed == 0
+        assert dict(polled.source.metadata()) == {"source": "rezolus", "version": "6.0.0"}
 
 
 @pytest.mark.slow
