@@ -7,15 +7,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import trio
 
+from rezolus.agent.agent import Agent, AgentOptions
+from rezolus.agent.status import agent_status
+from rezolus.cli.status_text import is_bad
 from rezolus.config import LOCAL, SourceConfig, load
 from rezolus.daemon import Daemon
 from rezolus.daemon.feeds import Feeds
 from rezolus.daemon.metadata import metadata_of
+from rezolus.daemon.status import daemon_status
 from rezolus.reading import Catalog, Series
 from rezolus.sinks.stream import Source
+from rezolus.status import DaemonStatus
 from tests.synthetic import SyntheticSource, Walk
 
 SOURCES = '[sources.one]\nurl = "http://one:4241"\n[sources.two]\nurl = "http://two:9100"\nprotocol = "prometheus"\n'
@@ -132,3 +138,29 @@ def test_metadata_of_a_source_that_says_nothing_yet() -> None:
     feeds = Feeds({}, connect)
     assert metadata_of(feeds, ["gone"]) == {}
     assert json.loads(metadata_of(feeds, ["gone", "too"])["source"]) == []
+
+
+async def test_the_status_has_sinks_and_sources_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "rezolus.toml"
+    path.write_text(
+        '[agent]\ninterval = "20ms"\n[sources.far]\nurl = "http://127.0.0.1:1"\n'
+        + recorder(tmp_path, 'source = ["far", "local"]')
+    )
+    daemon = Daemon(load(path), {LOCAL: Named("rezolus", {"node": "here"})})  # a real remote source, where nobody is
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: daemon.run(task_status=task_status))
+            await delivered(daemon)
+            agent = agent_status(Agent(None, AgentOptions()))
+            while (found := daemon_status(daemon, agent)).remotes[0].state != "down":  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            daemon.stop()
+    again = msgspec.json.decode(msgspec.json.encode(found), type=DaemonStatus)
+    assert [(remote.name, remote.state) for remote in again.remotes] == [("far", "down")]
+    assert "connection refused" in again.remotes[0].error
+    (sink,) = again.sinks
+    assert (sink.name, sink.type, sink.sources, sink.running) == ("rec", "recorder", ("far", "local"), True)
+    assert sink.interval_seconds == 0.02
+    assert sink.delivered >= 5
+    assert sink.statistics["rows"] >= 0
+    assert not is_bad(again)
