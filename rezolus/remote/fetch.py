@@ -164,10 +164,10 @@ def _check(status: int, headers: Mapping[bytes, str], limit: int) -> None:
         raise FetchError(_too_long(limit))
 
 
-def shorten(text: str) -> str:
-    """Somebody else's words for use in a sentence: printable and not long."""
-    text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[: MAX_TEXT + 1])
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
+def shorten(text: str, limit: int = MAX_TEXT) -> str:
+    """Somebody else's words for use in ours: printable, and not longer than `limit` characters."""
+    text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[: limit + 1])
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _too_long(limit: int) -> str:

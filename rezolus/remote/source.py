@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -23,7 +23,7 @@ from rezolus.reading import Reading
 from rezolus.remote.contact import Answer, Contact, make_contact
 from rezolus.remote.details import Details
 from rezolus.remote.feeds import feeds_of
-from rezolus.remote.fetch import FetchError
+from rezolus.remote.fetch import FetchError, shorten
 from rezolus.remote.status import RemoteStatus
 from rezolus.sinks.stream import Demand
 from rezolus.units import format_duration
@@ -36,6 +36,8 @@ RETRY_S = (0.1, 1.0)
 """Pause after not reaching it, doubled from the first to the second. No longer: an attempt costs nothing, a reading does."""
 CHANGES, CHANGES_S = 6, 60.0
 """So many changes in so many seconds are worth a line in the log."""
+MAX_SENTENCE, MAX_WARNINGS = 400, 8
+"""Characters and number of what is said of a remote: it may have chosen the words."""
 DAY_NS = 86_400 * NS
 """A clock that is further from ours is worth a warning."""
 
@@ -165,6 +167,7 @@ class RemoteSource:
         log.log(logging.DEBUG if often else level, "source %s: %s", self.name, text)
 
     async def _failed(self, error: UserError) -> None:
+        sentence = shorten(str(error), MAX_SENTENCE)
         reached = not isinstance(error, FetchError) or error.reached
         if reached:
             self._unreached = 0
@@ -173,9 +176,9 @@ class RemoteSource:
             self._retry_at = trio.current_time() + pause
             self._unreached += 1
         if self._status.state != "down":
-            self._tell(logging.WARNING, f"{self._config.url}: {error}; trying again")
+            self._tell(logging.WARNING, f"{self._config.url}: {sentence}; trying again")
         self._count(failed=1)
-        self._status = msgspec.structs.replace(self._status, state="down", error=str(error))
+        self._status = msgspec.structs.replace(self._status, state="down", error=sentence)
         await self._lose_contact()
 
     async def _lose_contact(self) -> None:
@@ -193,7 +196,7 @@ class RemoteSource:
             protocol=self._feed.protocol,
             state="up",
             error="",
-            warnings=(*received.problems, *_oddities(reading, before)),
+            warnings=_warnings(received.problems, _oddities(reading, before)),
             format=received.format,
             version=received.version,
             last_fetch_ns=time.time_ns(),
@@ -223,6 +226,12 @@ class RemoteSource:
             skipped=now.skipped + skipped,
             contacts=now.contacts + contacts,
         )
+
+
+def _warnings(problems: Sequence[str], oddities: Sequence[str]) -> tuple[str, ...]:
+    told = [*oddities, *(shorten(problem, MAX_SENTENCE) for problem in problems[:MAX_WARNINGS])]
+    more = len(problems) - MAX_WARNINGS
+    return (*told, f"and {more} more like that") if more > 0 else tuple(told)
 
 
 def _oddities(reading: Reading, before: Reading | None) -> list[str]:

@@ -167,6 +167,15 @@ async def test_redirects_are_not_followed_and_get_no_token(tmp_path: Path) -> No
     assert elsewhere.asked == []
 
 
+async def test_the_words_of_a_remote_are_short_and_printable_in_the_status() -> None:
+    page = b"# TYPE \x1b[2J" + b"x" * 5000 + b" \x1b]0;owned\x07\n"
+    async with serving(Answers({"/metrics": page})) as port, polling(f"http://127.0.0.1:{port}/metrics") as polled:
+        await polled.until_state("down")
+        error = polled.source.status().error
+    assert error.isprintable()
+    assert len(error) <= 400
+
+
 async def test_a_host_name_that_does_not_exist_is_said() -> None:
     async with polling("http://does-not-exist.invalid:4241") as polled:
         await polled.source.settled()
