@@ -283,7 +283,10 @@ class Ring:
     def _pick_up(self) -> Iterator[str]:
         """Find the segments; what is wrong with those that are damaged."""
         for left in self._folder.glob(f"{DUMP_PREFIX}*"):  # by a dump that was killed
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
         for path in segment_files(self._folder):
             try:
                 span = read_span(path) or _complete(path)

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from rezolus.reading import Catalog, Reading, Series
 from rezolus.recording.dump import DumpError, dump
 from rezolus.recording.ring import Limits, Ring, Span, read_span
-from rezolus.recording.segment import Segment
+from rezolus.recording.segment import Segment, SegmentWriter
 from rezolus.recording.store import read_range, segment_files
 from tests.disks import tmpfs, use_up
 from tests.synthetic import START_NS, Walk, catalog
@@ -512,3 +512,30 @@ def test_what_a_source_said_of_itself_earlier_is_in_the_dump_of_later(tmp_path: 
     dump(folder, 0, 2**64 - 1, tmp_path / "out.parquet", "dump-test.work")
     metadata = pq.read_metadata(tmp_path / "out.parquet").metadata
     assert (metadata[b"version"], metadata[b"systeminfo"]) == (b"3", b"{}")
+
+
+def test_what_dumps_left_when_everything_was_killed_is_removed(tmp_path: Path) -> None:
+    ring = opened(tmp_path)
+    fill(ring, 0, 5)
+    ring.close()
+    (tmp_path / "dump-3.work").mkdir()
+    (tmp_path / "dump-3.work" / "body").write_bytes(b"PAR1")
+    (tmp_path / "dump-4.parquet").write_bytes(b"PAR1")
+    opened(tmp_path).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["00000000.segment"]
+
+
+def test_with_fsync_each_reading_is_on_the_disk_before_the_next(tmp_path: Path) -> None:
+    synced: list[int] = []
+
+    class Counting(SegmentWriter):
+        def sync(self) -> None:
+            super().sync()
+            synced.append(self.rows)
+
+    ring = Ring(tmp_path, LIMITS, metadata(), fsync=True)
+    ring._writer = Counting(tmp_path / "00000000.segment", {})
+    fill(ring, 0, 5)
+    assert synced == [1, 2, 3, 4, 5]
+    ring.close()
+    assert numbers(tmp_path) == list(range(5))
