@@ -9,13 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 import trio
 
+from rezolus.errors import UserError
 from rezolus.record.progress import Progress, Tally, tally
-from rezolus.record.request import Endpoint, Request
+from rezolus.record.request import Endpoint, Format, Request
 from rezolus.record.rescue import RescueError, rescue
 from rezolus.record.run import GAVE_UP, Recording
 from rezolus.recording.child import Finished
 from rezolus.recording.ring import Limits, Ring
 from rezolus.sinks.recorder import RecorderStatistics
+from rezolus.wire.decode import decode_stream
+from tests.disks import tmpfs, use_up
 from tests.record.agents import agent
 from tests.synthetic import Walk, catalog
 
@@ -60,6 +63,37 @@ async def test_a_second_signal_leaves_at_once_and_says_how_to_recover(
     (outcome,) = rescue(work, None)
     assert pq.read_metadata(outcome.file).num_rows == outcome.rows >= 3
     assert not work.exists()
+
+
+@pytest.mark.parametrize("form", ["parquet", "raw"])
+async def test_a_disk_that_is_full_at_the_end_leaves_everything_to_recover(form: Format, tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "2m") as mount, agent() as url, trio.fail_after(60):
+        output = mount / "out"
+        request = Request(endpoints=(Endpoint(url=url),), output=output, interval=10 * MS, format=form)
+        recording = Recording(request)
+        said: list[str] = []
+
+        async def run() -> None:
+            try:
+                await recording.run()
+            except* UserError as group:
+                said.append(str(group.exceptions[0]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await until(lambda: recording.look().samples >= 10)
+            use_up(mount / "ballast")
+            written = recording.look().samples
+            signal.raise_signal(signal.SIGINT)
+        if form == "raw":  # is complete as it is and only gets its name
+            assert said == []
+            assert len(list(decode_stream(output.read_bytes()))) >= written
+            return
+        assert f"what was recorded is in {mount}/out.recording/" in said[0]
+        (mount / "ballast").unlink()
+        (outcome,) = rescue(output, None)
+        assert outcome.rows >= written >= 10
+        assert pq.read_metadata(outcome.file).num_rows == outcome.rows
 
 
 def statistics(rows: int, first_ns: int, last_ns: int) -> RecorderStatistics:
