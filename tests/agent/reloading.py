@@ -1,7 +1,7 @@
 """An agent that is told to reload: `python -m tests.agent.reloading CONFIG INTERVAL_NS`.
 
 Takes commands on standard input, one a line, and answers each with a line of JSON: `read` (a reading now), `reload` (the
-result), `gap` (the longest time between two readings of the clock since it was asked last, seconds), `held`
+result), `backwards` (counters that any reading of the clock showed lower than the one before), `gap` (the longest time between two readings of the clock since it was asked last, seconds), `held`
 (descriptors of this process, BPF objects among them).
 """
 
@@ -18,7 +18,7 @@ from rezolus.agent.launch import children, give_up_privileges, start_helper
 
 if TYPE_CHECKING:
     from rezolus.agent.agent import Agent
-    from rezolus.reading import Reading
+    from rezolus.reading import Reading, Series
 
 
 def main() -> None:
@@ -48,8 +48,14 @@ def _run(control: socket.socket, interval_ns: int) -> None:
 
     times = [0]
     longest = [0]
+    latest: dict[str, int] = {}
+    backwards: set[str] = set()
 
     def publish(reading: Reading) -> None:
+        counters = _counters(reading)
+        backwards.update(name for name, value in counters.items() if value < latest.get(name, 0))
+        latest.clear()
+        latest.update(counters)
         if times[0]:
             longest[0] = max(longest[0], reading.monotonic_ns - times[0])
         times[0] = reading.monotonic_ns
@@ -63,6 +69,8 @@ def _run(control: socket.socket, interval_ns: int) -> None:
             case "reload":
                 result = await agent.reload()
                 return {"ok": result.ok, "problems": result.problems, "changed": result.changed}
+            case "backwards":
+                return sorted(backwards)
             case "gap":
                 found, longest[0] = longest[0], 0
                 return found / 1e9
@@ -71,7 +79,7 @@ def _run(control: socket.socket, interval_ns: int) -> None:
 
     async def run() -> None:
         helper = Helper(control, loading=True)
-        agent = Agent(helper, AgentOptions(stats="off"))
+        agent = Agent(helper, AgentOptions(stats="hold"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(helper.run)
             await nursery.start(agent.run, Demand(), publish)
@@ -90,12 +98,20 @@ def _run(control: socket.socket, interval_ns: int) -> None:
     trio.run(run)
 
 
+def _counters(reading: Reading) -> dict[str, int]:
+    names = (_name(series) for series in reading.catalog.counters)
+    return dict(zip(names, reading.counters.tolist(), strict=True))
+
+
+def _name(series: Series) -> str:
+    return series.name + "".join(f",{k}={v}" for k, v in series.labels.items()) + f",{series.sampler}"
+
+
 def _values(reading: Reading) -> dict[str, object]:
-    values: dict[str, object] = {}
+    values: dict[str, object] = {**_counters(reading)}
     catalog = reading.catalog
-    for group, numbers in ((catalog.counters, reading.counters), (catalog.gauges, reading.gauges)):
-        for series, value in zip(group, numbers.tolist(), strict=True):
-            values[series.name + "".join(f",{k}={v}" for k, v in series.labels.items())] = value
+    for series, value in zip(catalog.gauges, reading.gauges.tolist(), strict=True):
+        values[_name(series)] = value
     for index, series in enumerate(catalog.histograms):
         begin, end = catalog.histogram_offsets[index : index + 2]
         values[series.name] = reading.histograms[begin:end].tolist()
