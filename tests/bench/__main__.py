@@ -9,7 +9,7 @@ import sys
 from tests.bench.rows import render
 from tests.bench.units import others
 
-NAMES = ("tax", "hooks", "maps", "start", "memory", "cpu", "reading", "wire", "recording")
+NAMES = ("tax", "hooks", "maps", "start", "memory", "cpu", "reading", "render", "wire", "recording", "hindsight")
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.bench import processes
-from tests.bench.daemons import EXPORTER, RECORDER, daemon
+from tests.bench.daemons import EXPORTER, HINDSIGHT, RECORDER, daemon
 from tests.bench.rows import Result, Row
 
 SECONDS = 10.0
@@ -20,9 +20,12 @@ def run() -> Result:
     rows = [
         _measure(f"agent alone at {interval}", interval, target, (EXPORTER,)) for interval, target in TARGETS.items()
     ]
-    rows.append(
-        _measure("agent, exporter scraped each second, recorder at 1s", "1s", WHOLE_TARGET, (EXPORTER, RECORDER))
-    )
+    rows += [
+        _measure(
+            f"agent, exporter scraped each second, {' and '.join(more)} at 1s", "1s", WHOLE_TARGET, (EXPORTER, *more)
+        )
+        for more in ((RECORDER,), (HINDSIGHT,), (RECORDER, HINDSIGHT))
+    ]
     return Result("CPU of the daemon, % of one core, without eBPF", tuple(rows))
 
 
@@ -34,7 +37,7 @@ def _measure(what: str, interval: str, target: float | None, sinks: tuple[str, .
             before, begin = processes.cpu_ns(running.pid), time.monotonic_ns()
             for _ in range(int(SECONDS)):
                 running.wait(1.0)
-                if RECORDER in sinks:
+                if len(sinks) > 1:
                     running.scrape()
             used = (processes.cpu_ns(running.pid) - before) / (time.monotonic_ns() - begin)
             best = min(best, 100 * used)

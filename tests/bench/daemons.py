@@ -6,7 +6,7 @@ import socket
 import subprocess
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,12 @@ from tests.bench.units import ROOT
 
 EXPORTER = "exporter"
 RECORDER = "recorder"
+HINDSIGHT = "hindsight"
+SINKS = {
+    EXPORTER: 'type = "exporter"\nlisten = "{exporter}"',
+    RECORDER: 'type = "recorder"\npath = "bench.parquet"',
+    HINDSIGHT: 'type = "hindsight"\nlisten = "{hindsight}"\npath = "kept/hindsight.parquet"',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,8 @@ class Daemon:
     folder: Path
     exporter: str
     """Its address, where it has one."""
+    hindsight: str
+    """The same."""
 
     @property
     def pid(self) -> int:
@@ -51,30 +59,34 @@ class Daemon:
         """Let it run for so long."""
         stay_with(self.process, seconds, self.folder / "daemon.log")
 
-    def scrape(self) -> bytes:
+    def scrape(self, accept: str = "") -> bytes:
         """The exporter's page."""
-        with urllib.request.urlopen(f"http://{self.exporter}/metrics", timeout=5.0) as answer:
-            body: bytes = answer.read()
-        return body
+        headers = {"Accept": accept} if accept else {}
+        return fetch(urllib.request.Request(f"http://{self.exporter}/metrics", headers=headers))
+
+
+def fetch(request: str | urllib.request.Request) -> bytes:
+    """The body of an answer; OSError when there is none or it is an error."""
+    with urllib.request.urlopen(request, timeout=30.0) as answer:
+        body: bytes = answer.read()
+    return body
 
 
 @contextmanager
-def daemon(interval: str, *sinks: str) -> Iterator[Daemon]:
-    """A daemon with all shipped probes and these sinks, which ends with the block."""
+def daemon(interval: str, *sinks: str, more: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+    """A daemon with all shipped probes and these sinks, which ends with the block. `more`: further keys of a sink."""
     with tempfile.TemporaryDirectory(prefix="rezolus-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # the unprivileged user works in a folder of its own there
-        status, exporter = _free_address(), _free_address()
+        status, *addresses = (_free_address() for _ in range(3))
+        places = dict(zip((EXPORTER, HINDSIGHT), addresses, strict=True))
         lines = [f'[agent]\ninterval = "{interval}"\nlisten = "{status}"\nprobes = ["{ROOT}/probes/*.rzl"]']
-        if EXPORTER in sinks:
-            lines.append(f'[sinks.exporter]\ntype = "exporter"\nlisten = "{exporter}"')
-        if RECORDER in sinks:
-            lines.append('[sinks.recorder]\ntype = "recorder"\npath = "bench.parquet"')
+        lines += [f"[sinks.{sink}]\n{SINKS[sink].format(**places)}\n{(more or {}).get(sink, '')}" for sink in sinks]
         path = folder / "bench.toml"
         path.write_text("\n".join(lines) + "\n")
         config = load(path)
         with running_daemon(config, folder) as process:
-            yield Daemon(process, config, folder, exporter)
+            yield Daemon(process, config, folder, places[EXPORTER], places[HINDSIGHT])
 
 
 def _free_address() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bench import processes
-from tests.bench.daemons import EXPORTER, RECORDER, daemon
+from tests.bench.daemons import EXPORTER, HINDSIGHT, RECORDER, daemon
 from tests.bench.rows import Result, Row
 
 MB = 10**6
@@ -19,6 +19,8 @@ def run() -> Result:
         (
             *_measure("agent alone (an exporter that is not scraped)", ALONE_TARGET_MB, (EXPORTER,), scrape=False),
             *_measure("agent, exporter and recorder", WHOLE_TARGET_MB, (EXPORTER, RECORDER), scrape=True),
+            *_measure("agent, exporter and hindsight", WHOLE_TARGET_MB, (EXPORTER, HINDSIGHT), scrape=True),
+            *_measure("agent and all three sinks", WHOLE_TARGET_MB, (EXPORTER, RECORDER, HINDSIGHT), scrape=True),
         ),
     )
 
