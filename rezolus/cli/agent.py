@@ -93,9 +93,8 @@ def _import_the_rest(config: Config) -> None:
     """What is imported where it is used would else be imported by a user who may not be able to read it."""
     names = ["rezolus.recording.child"]
     if config.agent.enabled:
-        names += ["rezolus.bpf.handover", "rezolus.agent.server", "rezolus.daemon.control", "rezolus.daemon.status"]
-    if config.sources:
-        names.append("rezolus.remote.source")
+        names += ["rezolus.bpf.handover", "rezolus.agent.server", "rezolus.agent.status"]
+        names += ["rezolus.daemon.control", "rezolus.daemon.status"]
     for name in names:
         importlib.import_module(name)
 

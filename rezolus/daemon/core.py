@@ -16,12 +16,13 @@ import trio
 
 from rezolus.config import LOCAL, Config
 from rezolus.daemon.ensemble import Ensemble, Nurseries, ServicesOf, Timing
-from rezolus.daemon.feeds import Connect, Feeds, connect_remote
+from rezolus.daemon.feeds import Connect, Feeds
 from rezolus.daemon.outlets import Capturing
 from rezolus.daemon.reload import Request, RereadFiles, refused, unchangeable
 from rezolus.errors import UserError
 from rezolus.log import set_level
 from rezolus.recording.child import Finisher, finish_in_child
+from rezolus.remote.source import RemoteSource
 from rezolus.sinks.stream import Source, StreamStatistics
 from rezolus.status import ReloadResult, ReloadStatus
 from rezolus.systemd import notify, notify_reloading, watchdog_s
@@ -71,7 +72,7 @@ class Daemon:
         *,
         services: ServicesOf = lambda _: {},
         reread: RereadFiles | None = None,
-        connect: Connect = connect_remote,
+        connect: Connect = RemoteSource,
         finisher: Finisher = finish_in_child,
         timing: Timing | None = None,
     ) -> None:

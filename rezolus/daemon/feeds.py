@@ -21,13 +21,6 @@ Connect = Callable[[str, SourceConfig], Source]
 """Makes the source of a name and a configuration, without reaching for it yet."""
 
 
-def connect_remote(name: str, config: SourceConfig) -> Source:
-    """An agent or Prometheus endpoint elsewhere."""
-    from rezolus.remote.source import RemoteSource  # noqa: PLC0415 - its HTTP client only where there is something to ask
-
-    return RemoteSource(name, config)
-
-
 def demands_of(config: Config) -> dict[str, Demand]:
     """What is wanted of each source that is to run, those elsewhere first: they are there at once.
 
