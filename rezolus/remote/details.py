@@ -10,6 +10,7 @@ import trio
 
 from rezolus.reading import Catalog, Series
 from rezolus.remote.fetch import Fetcher, FetchError
+from rezolus.sinks.merge import SeriesChange
 
 TIMEOUT_S = 2.0
 """For all pages together."""
@@ -57,18 +58,11 @@ class Describer:
 
     def __init__(self, descriptions: Mapping[str, str]) -> None:
         self._descriptions = descriptions
-        self._catalog: Catalog | None = None
-        self._described: Catalog | None = None
+        self._change = SeriesChange(self._describe)
 
     def catalog(self, catalog: Catalog) -> Catalog:
         """The catalog with help where there is some and the series has none of its own."""
-        if not self._descriptions:
-            return catalog
-        if self._described is None or catalog is not self._catalog:
-            groups = (catalog.counters, catalog.gauges, catalog.histograms)
-            self._described = Catalog(*(tuple(self._describe(series) for series in group) for group in groups))
-            self._catalog = catalog
-        return self._described
+        return self._change.catalog(catalog) if self._descriptions else catalog
 
     def _describe(self, series: Series) -> Series:
         text = self._descriptions.get(series.name, "")

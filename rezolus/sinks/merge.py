@@ -29,13 +29,41 @@ PATIENCE = 10
 """Rounds in a row that a source may miss and still be waited for: one that was away for a moment loses no reading on its return."""
 
 
+class SeriesChange:
+    """Changes the series of catalogs one by one. The same catalog gives the same catalog, the same series the same series.
+
+    Remembers the last catalog only. Where counters come and go with every other reading, what is new is a few series.
+    """
+
+    def __init__(self, change: Callable[[Series], Series]) -> None:
+        self._change = change
+        self._known: dict[int, tuple[Series, Series]] = {}
+        self._before: Catalog | None = None
+        self._after = Catalog((), (), ())
+
+    def catalog(self, catalog: Catalog) -> Catalog:
+        """The catalog of the changed series."""
+        if catalog is not self._before:
+            groups = (catalog.counters, catalog.gauges, catalog.histograms)
+            known = self._known
+            self._known = {
+                id(series): known.get(id(series)) or (series, self._change(series))
+                for group in groups
+                for series in group
+            }
+            self._after = Catalog(*(tuple(self._known[id(series)][1] for series in group) for group in groups))
+            self._before = catalog
+        return self._after
+
+
 class Relabel:
     """Adds labels to the series of readings. The same catalog gives the same catalog."""
 
     def __init__(self, labels: Labels) -> None:
         self._labels = labels
+        self._added: Mapping[str, str] = {}
         self._catalog: Catalog | None = None
-        self._relabelled: Catalog | None = None
+        self._change = SeriesChange(self._add)
 
     def relabel(self, reading: Reading) -> Reading:
         """The reading with the labels added; shares the arrays."""
@@ -43,16 +71,15 @@ class Relabel:
 
     def catalog(self, catalog: Catalog) -> Catalog:
         """The catalog with the labels added."""
-        if self._relabelled is None or catalog is not self._catalog:
+        if catalog is not self._catalog:
             added = dict(self._labels())
-            self._relabelled = Catalog(
-                *(
-                    tuple(with_labels(series, added) for series in group)
-                    for group in (catalog.counters, catalog.gauges, catalog.histograms)
-                )
-            )
+            if added != self._added:
+                self._added, self._change = added, SeriesChange(self._add)
             self._catalog = catalog
-        return self._relabelled
+        return self._change.catalog(catalog)
+
+    def _add(self, series: Series) -> Series:
+        return with_labels(series, self._added)
 
 
 def with_labels(series: Series, added: Mapping[str, str]) -> Series:

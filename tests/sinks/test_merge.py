@@ -167,6 +167,22 @@ def test_relabelling_keeps_values_and_is_worked_out_once_per_catalog() -> None:
     assert relabel.relabel(reading(OTHER, 3)).catalog is not first.catalog
 
 
+def test_a_series_that_stays_is_the_same_in_the_next_catalog() -> None:
+    relabel = Relabel(label("a"))
+    first = relabel.relabel(reading(SMALL, 1)).catalog
+    second = relabel.relabel(reading(Catalog((Series("new", "counter", {}), CPU), (), ()), 2)).catalog
+    assert second.counters[1] is first.counters[0]
+    assert second.counters[0].labels == {"node": "a", "source": "rezolus"}
+
+
+def test_labels_that_have_changed_are_taken_over_with_the_next_catalog() -> None:
+    labels = {"source": "guess"}
+    relabel = Relabel(lambda: labels)
+    assert relabel.relabel(reading(OTHER, 1)).catalog.gauges[0].labels == {"source": "guess"}
+    labels["source"] = "rezolus"
+    assert relabel.relabel(reading(SMALL, 2)).catalog.gauges[0].labels == {"source": "rezolus"}
+
+
 def test_a_label_in_the_way_is_kept_under_another_name() -> None:
     own = Series("m", "gauge", {"exported_node": "x", "node": "mine", "z": "1"})
     assert dict(with_labels(own, {"node": "web1"}).labels) == {
