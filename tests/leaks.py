@@ -41,7 +41,7 @@ class Holdings:
         """Looks at /proc and asks the kernel for its BPF objects."""
         return cls(
             descriptors=frozenset(_descriptors()),
-            processes=frozenset(_descendants(os.getpid())),
+            processes=frozenset(descendants(os.getpid())),
             programs=frozenset(_ids(_PROG_GET_NEXT_ID)),
             links=frozenset(_ids(_LINK_GET_NEXT_ID)),
         )
@@ -49,7 +49,7 @@ class Holdings:
     def leaked_since(self, *, patience_s: float = PATIENCE_S) -> list[str]:
         """What is there now and was not then, in words; waits for what the kernel frees a little later."""
         problems = [f"descriptor {number} -> {target}" for number, target in sorted(_descriptors() - self.descriptors)]
-        for pid in _reap(set(_descendants(os.getpid())) - self.processes):
+        for pid in _reap(set(descendants(os.getpid())) - self.processes):
             problems.append(f"process {pid}: {_command(pid)}")
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -84,7 +84,7 @@ def _descriptors() -> set[tuple[str, str]]:
     return found
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             children = (task / "children").read_text().split()
@@ -93,7 +93,7 @@ def _descendants(pid: int) -> Iterator[int]:
         for child in children:
             yield int(child)
             try:
-                yield from _descendants(int(child))
+                yield from descendants(int(child))
             except FileNotFoundError:
                 continue  # gone meanwhile
 
@@ -136,7 +136,7 @@ def _own(ids: set[int], key: str) -> set[int]:
     """Those of `ids` that no process outside our tree holds: others may work on this machine at the same time."""
     if not ids:
         return ids
-    ours = {os.getpid(), *_descendants(os.getpid())}
+    ours = {os.getpid(), *descendants(os.getpid())}
     foreign = set()
     for process in Path("/proc").iterdir():
         if process.name.isdecimal() and int(process.name) not in ours:
