@@ -115,6 +115,7 @@ class Services:
         }
         changed = [name for name in {**self._running, **services} if name not in going_on]
         for name in changed:
+            self.troubles.pop(name, None)
             if name in self._running:
                 _, scope, done = self._running.pop(name)
                 scope.cancel()

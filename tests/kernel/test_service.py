@@ -38,6 +38,19 @@ sampler calls "Context switches" {
 """
 
 
+AUDITED = """\
+import os, sys
+main = os.getpid()
+def look(event, arguments):
+    if event == "import" and os.getpid() == main and os.getuid() != 0:
+        print("imported late:", arguments[0], file=sys.stderr)
+sys.addaudithook(look)
+from rezolus.cli import main as run
+run()
+"""
+"""The command, saying what it imports once it is no longer root."""
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder of root's that everybody may enter."""
@@ -81,6 +94,7 @@ class Service:
         _, stderr = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, stderr
         assert "Traceback" not in stderr
+        assert "imported late" not in stderr  # the user it runs as may not be able to read our modules
         return stderr
 
 
@@ -91,7 +105,7 @@ def service(file: Path, *command: str, address: str = "") -> Iterator[Service]:
         (file.parent / "notify").chmod(0o777)  # as systemd's
         manager.settimeout(60)
         process = subprocess.Popen(
-            [sys.executable, "-m", "rezolus", *command, str(file)],
+            [sys.executable, "-c", AUDITED, *command, str(file)],
             cwd=ROOT,
             env={**os.environ, "NOTIFY_SOCKET": str(file.parent / "notify")},
             stderr=subprocess.PIPE,
@@ -140,6 +154,16 @@ def test_new_sinks_may_write_after_a_reload_and_a_broken_file_costs_nothing(fold
         before = running.sink("rec")["statistics"]["rows"]
         eventually(lambda: running.sink("rec")["statistics"]["rows"] >= before + 5)
         assert running.status()["reload"]["ok"] is False
+
+        for page in (
+            "/metrics/binary",
+            "/metrics/json",
+            "/metrics/descriptions",
+            "/systeminfo",
+            "/samplers",
+            "/nothing",
+        ):
+            assert running.get(page).status_code == (404 if page == "/nothing" else 200)
 
         running.process.send_signal(signal.SIGHUP)
         eventually(lambda: kept.exists() and kept.stat().st_size > 0)
