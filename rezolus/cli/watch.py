@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dsl import Checked, Parsed
     from dsl.facts import TargetFacts
+    from dsl.schema import TaskMemory
     from rezolus.agent.loader import Prepared
     from rezolus.watch.session import Options
 
@@ -151,14 +152,14 @@ def _start(parsed: Parsed, facts: TargetFacts, checked: Checked, wanted: Callabl
 
         run_loader(channel, prepare)
 
-    def prepare() -> Prepared:
+    def prepare(before: TaskMemory | None) -> Prepared:
         from rezolus import definitions
         from rezolus.agent.loader import Prepared, privileged
         from rezolus.agent.prepare import NEEDS_ROOT
         from rezolus.bpf.targets import kernel_btf_ids
 
         return Prepared(
-            compile_samplers=definitions.compiler(parsed, facts, checked, lambda _: True),
+            compile_samplers=definitions.compiler(parsed, facts, checked, lambda _: True, before),
             btf_id=kernel_btf_ids(facts.btf),
             cpus=tuple(range(facts.possible_cpus)),
             wanted=wanted,
