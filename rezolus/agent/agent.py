@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from dsl.schema import Schema
 from rezolus import __version__
 from rezolus.agent.cgroups import CgroupNames, find_hierarchy
 from rezolus.agent.clock import NS, ClockStatistics, SamplingClock
-from rezolus.agent.handover import Handover, Problem
+from rezolus.agent.handover import Handover, problem_lines
 from rezolus.agent.helper import Helper, LoadError
 from rezolus.agent.reload import Reloaded, done, failed, texts
 from rezolus.agent.running import Running
@@ -342,21 +342,29 @@ class Agent:
             return
         pause = STATS_PERIOD - STATS_WINDOW if self._options.stats == "sample" else 0.0
         while self._helper.alive:
-            running = self._running
-            if running is None or running.costs.empty:
-                await trio.sleep(STATS_WINDOW)
-                continue
             try:
-                await self._helper.start_statistics()
-                running.costs.begin()
-                await trio.sleep(STATS_WINDOW)
-                if self._running is running:
-                    running.costs.end()
-                if pause:
-                    await self._helper.stop_statistics()
+                measured = await self._measure_window(self._helper, keep_on=not pause)
             except LoadError:
                 return  # the helper is gone, and has said so
-            await trio.sleep(pause)
+            await trio.sleep(pause if measured else 0)
+
+    async def _measure_window(self, helper: Helper, *, keep_on: bool) -> bool:
+        """One window; false when there was nothing to measure.
+
+        Afterwards nothing here holds on to the set that ran: another may have replaced it.
+        """
+        running = self._running
+        if running is None or running.costs.empty:
+            await trio.sleep(STATS_WINDOW)
+            return False
+        await helper.start_statistics()
+        running.costs.begin()
+        await trio.sleep(STATS_WINDOW)
+        if self._running is running:
+            running.costs.end()
+        if not keep_on:
+            await helper.stop_statistics()
+        return True
 
 
 def _log_running(handover: Handover) -> None:
@@ -391,20 +399,3 @@ async def _load(helper: Helper) -> tuple[Handover, dict[str, int]]:
 
 def _nothing() -> Handover:
     return Handover(schema=Schema(samplers=(), metrics=()), privileged=False)
-
-
-def problem_lines(problems: Iterable[Problem]) -> list[str]:
-    """One line per problem; the same one of several samplers is told once."""
-    grouped: dict[tuple[str, str], list[Problem]] = {}
-    for problem in problems:
-        grouped.setdefault((problem.stage, problem.message), []).append(problem)
-    lines: list[str] = []
-    for (_, message), group in grouped.items():
-        names = [problem.sampler for problem in group if problem.sampler]
-        if not names:
-            lines.extend(str(problem) for problem in group)
-        elif len(group) == 1:
-            lines.append(f"sampler {names[0]} does not run: {group[0]}")
-        else:
-            lines.append(f"{len(names)} samplers do not run ({', '.join(names)}): {message}")
-    return lines

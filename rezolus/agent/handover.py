@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -90,3 +91,20 @@ class Outcome(msgspec.Struct, frozen=True):
     status: int
     stdout: str
     stderr: str
+
+
+def problem_lines(problems: Iterable[Problem]) -> list[str]:
+    """One line per problem; the same one of several samplers is told once."""
+    grouped: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        grouped.setdefault((problem.stage, problem.message), []).append(problem)
+    lines: list[str] = []
+    for (_, message), group in grouped.items():
+        names = [problem.sampler for problem in group if problem.sampler]
+        if not names:
+            lines.extend(str(problem) for problem in group)
+        elif len(group) == 1:
+            lines.append(f"sampler {names[0]} does not run: {group[0]}")
+        else:
+            lines.append(f"{len(names)} samplers do not run ({', '.join(names)}): {message}")
+    return lines

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 
 from dsl.hooks import Hook
 from dsl.schema import EventUse, Sampler, Schema
-from rezolus.agent.agent import Agent, AgentOptions, problem_lines
+from rezolus.agent.agent import Agent, AgentOptions
 from rezolus.agent.cgroups import CgroupNames
-from rezolus.agent.handover import Handover, Problem, ProgramReport, SamplerBrief
+from rezolus.agent.handover import Handover, Problem, ProgramReport, SamplerBrief, problem_lines
 from rezolus.agent.report import AgentStatus, SamplerStatus
 from rezolus.agent.running import Running
 from rezolus.agent.status import agent_status, sampler_statuses
