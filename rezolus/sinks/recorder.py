@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+import msgspec
 import trio
 
 import rezolus
@@ -39,6 +40,7 @@ SEGMENT_BYTES = 2 << 20
 """So much is turned into a row group in 20 MB."""
 DESCRIBE_ROWS = 20
 """How often the sources are asked what they say of themselves, rows."""
+PER_SOURCE = "per_source_metadata"
 BACKLOG = 32
 """Readings that wait for the disk at most."""
 RETRY_NS = 5 * 10**9
@@ -100,6 +102,8 @@ class Recorder:
         self._overrun = 0
         self._retry_ns = 0
         self._first_ns = self._last_ns = 0
+        self._wall_ns = (0, 0)
+        """Wall clock of the first and the last reading written."""
 
     async def run(
         self,
@@ -169,7 +173,7 @@ class Recorder:
         while (reading := queue.get()) is not None:
             if self._append(reading):
                 token.run_sync_soon(self._wake)
-        self._close()
+        self._seal()
 
     def _wake(self) -> None:
         self._sealed.set()
@@ -198,12 +202,13 @@ class Recorder:
             self._retry_ns = 0
         self._rows += 1
         self._first_ns = self._first_ns or reading.monotonic_ns
+        self._wall_ns = (self._wall_ns[0] or reading.time_ns, reading.time_ns)
         self._last_ns = reading.monotonic_ns
         if isinstance(self._writer, RawWriter):
             return False
         if self._writer.rows < SEGMENT_ROWS and self._writer.size < SEGMENT_BYTES:
             return False
-        self._close()
+        self._seal()
         self._writer = self._open_if_possible()
         return True
 
@@ -224,14 +229,30 @@ class Recorder:
             writer.describe(now)
             self._described = now
 
-    def _description(self) -> dict[str, str]:
+    def _seal(self) -> None:
+        """Close the open segment with the last word about the recording so far."""
+        if isinstance(self._writer, SegmentWriter) and self._writer.rows:
+            with contextlib.suppress(OSError):  # without it nothing of the readings is lost
+                self._writer.describe(self._description(last_ns=self._wall_ns[1]))
+        self._close()
+
+    def _description(self, last_ns: int | None = None) -> dict[str, str]:
         """The file's metadata as it is now; what was configured has the last word."""
-        return {
+        said = {
             "version": rezolus.__version__,
             "sampling_interval_ms": str(max(1, round(self._config.interval / 1e6))),
             **self._metadata(),
-            **self._config.metadata,
         }
+        if PER_SOURCE not in said and self._rows:
+            own: dict[str, object] = {"first_sample_ns": self._wall_ns[0]}
+            if last_ns is not None:
+                own["last_sample_ns"] = last_ns
+            if "role" in said:
+                own["role"] = said.pop("role")
+            if "sampler_status" in said:
+                own["sampler_status"] = _parsed(said.pop("sampler_status"))
+            said[PER_SOURCE] = msgspec.json.encode({said.get("source", "rezolus"): own}).decode()
+        return {**said, **self._config.metadata}
 
     def _snapshot(self, reading: Reading) -> bytes:
         if self._encoder is None:
@@ -246,7 +267,7 @@ class Recorder:
             return None  # the next reading tries again and reports
 
     def _close(self) -> None:
-        """Seal the open segment."""
+        """Close the open segment."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -307,6 +328,14 @@ def _refuse_other_files(output: Path) -> None:
             raise RecordingError(f"{output} exists and is no recording; remove it or choose another path")
     finally:
         os.close(fd)
+
+
+def _parsed(text: str) -> object:
+    """What the JSON says; text that is none as it is."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
 
 
 def _reason(error: OSError) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str] | None
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         assert process is None or process.poll() is None, process.communicate()[1]
-        os.sched_yield()
+        select.select([], [], [], 0.02)
 
 
 def has_rows(folder: Path, count: int, name: str = "*") -> bool:

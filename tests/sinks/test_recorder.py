@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from rezolus.sinks import recorder as module
 from rezolus.sinks.recorder import Recorder, RecordingError
 from rezolus.wire.decode import decode_stream
 from tests import needs
-from tests.synthetic import Walk, catalog
+from tests.synthetic import START_NS, Walk, catalog
 
 S = 10**9
 
@@ -87,12 +88,15 @@ async def test_what_a_source_says_of_itself_later_is_in_the_file(tmp_path: Path)
         async with trio.open_nursery() as nursery:
             await nursery.start(start, recorder, receive)
             await give(recorder, send, list(walk.run(1)))
-            said = {"systeminfo": "{}", "version": "5.17.0", "source": "far"}
+            said = {"systeminfo": "{}", "version": "5.17.0", "source": "far", "role": "server", "sampler_status": "[]"}
             await give(recorder, send, list(walk.run(1)))
             await send.aclose()
     found = pq.read_metadata(tmp_path / "out.parquet").metadata
     wanted = {b"run": b"7", b"version": b"mine", b"source": b"far", b"systeminfo": b"{}"}
     assert {key: found[key] for key in wanted} == wanted
+    own = {"first_sample_ns": START_NS + S, "last_sample_ns": START_NS + 2 * S, "role": "server", "sampler_status": []}
+    assert json.loads(found[b"per_source_metadata"]) == {"far": own}
+    assert b"role" not in found
 
 
 async def test_a_raw_recording_is_snapshots(tmp_path: Path) -> None:
