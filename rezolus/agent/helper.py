@@ -51,14 +51,17 @@ class Offer:
     async def settle(self) -> bool:
         """To be called once the switch is turned: after it no event runs what was replaced, and it can be freed.
 
-        False when the loader is gone and cannot say so.
+        False when the loader is gone and cannot say so, or does not for a long time.
         """
-        try:
-            send(self._channel, message=True)
-            await trio.to_thread.run_sync(receive, self._channel, bool, abandon_on_cancel=True)
-        except (OSError, HandoverError):
-            return False
-        return True
+        with trio.move_on_after(PATIENCE_S) as patience:
+            try:
+                send(self._channel, message=True)
+                await trio.to_thread.run_sync(receive, self._channel, bool, abandon_on_cancel=True)
+            except (OSError, HandoverError):
+                return False
+        if patience.cancelled_caught:
+            self._channel.shutdown(socket.SHUT_RDWR)  # a thread waits for it
+        return not patience.cancelled_caught
 
 
 class Helper:
