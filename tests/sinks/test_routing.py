@@ -103,6 +103,7 @@ async def test_several_sources_become_one_recording_that_tells_them_apart(tmp_pa
     assert about["rezolus"]["one"] == {"version": "7", "systeminfo": {"cpus": 2}, "node": "one"}
     assert about["rezolus"]["here"]["node"] == "here"
     assert about["shop"]["two"]["instance"] == "two"
+    assert (metadata["pinned_node"], metadata["systeminfo"]) == ("one", '{"cpus": 2}')
     assert about["shop"]["descriptions"] == {"ticks": "Ticks of shop"}
 
 
