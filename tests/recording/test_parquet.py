@@ -262,7 +262,10 @@ def test_recovery_finishes_what_is_left_and_leaves_what_is_alive(tmp_path: Path)
     record(work / "300", readings)
     with folder_lock(work / "300"):
         written = finish.recover(work, tmp_path / "rec.parquet")
-    assert [Path(outcome.file).name for outcome in written] == ["rec.recovered-100.parquet", "rec.recovered-200.parquet"]
+    assert [Path(outcome.file).name for outcome in written] == [
+        "rec.recovered-100.parquet",
+        "rec.recovered-200.parquet",
+    ]
     assert_holds(pq.read_table(written[0].file), readings[:2])
     assert_holds(pq.read_table(written[1].file), readings[2:3])
     assert [path.name for path in work.iterdir()] == ["300"]
