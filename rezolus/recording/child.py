@@ -44,3 +44,9 @@ async def finish_in_child(arguments: list[str]) -> Finished:
         start_new_session=True,
     )
     return Finished(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+def not_started(error: OSError) -> str:
+    """For the user: why a `Finisher` could not be started. An interpreter below /root is nothing to the daemon's user."""
+    text = f"cannot start the Parquet writer: {(error.strerror or str(error)).lower()}"
+    return f"{text}: {error.filename}; the daemon's user must be able to run it" if error.filename else text

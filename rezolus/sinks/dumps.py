@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from rezolus.errors import UserError
-from rezolus.recording.child import Finisher
+from rezolus.recording.child import Finisher, not_started
 from rezolus.recording.store import DUMP_PREFIX, DumpResult
 from rezolus.sinks.timerange import TimeRange
 
@@ -121,9 +121,7 @@ class Dumps:
         try:
             done = await self._finisher(arguments)
         except OSError as error:
-            raise DumpFailedError(
-                f"cannot start the Parquet writer: {(error.strerror or str(error)).lower()}"
-            ) from error
+            raise DumpFailedError(not_started(error)) from error
         lines = [line.removeprefix("error: ") for line in done.stderr.splitlines()]
         if done.status < 0:
             raise DumpFailedError(f"the Parquet writer was killed by signal {-done.status}")

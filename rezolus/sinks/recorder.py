@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -25,14 +26,16 @@ from rezolus.config import RecorderConfig
 from rezolus.errors import UserError
 from rezolus.outputs import recording_path, work_folder
 from rezolus.reading import Reading
-from rezolus.recording.child import Finisher, finish_in_child
-from rezolus.recording.output import replaceable
+from rezolus.recording.child import Finisher, finish_in_child, not_started
+from rezolus.recording.output import replaceable, sync_folder
 from rezolus.recording.raw import RawWriter
 from rezolus.recording.segment import SegmentWriter
 from rezolus.recording.store import create_segment, folder_lock
 from rezolus.wire.encode import Encoder
 
 log = logging.getLogger(__name__)
+
+Writer = TypeVar("Writer", SegmentWriter, RawWriter)
 
 SEGMENT_ROWS = 600
 """Rows of a row group. Turning so many into Parquet takes some 0.1 s, which bounds the end of a recording."""
@@ -119,6 +122,9 @@ class Recorder:
             try:
                 _refuse_other_files(self.output)
                 self.folder.mkdir(parents=True)
+                if self._config.fsync:
+                    sync_folder(self.output.parent)
+                    sync_folder(self.folder.parent)
                 stack.enter_context(folder_lock(self.folder))
                 self._writer = self._open()
             except OSError as error:
@@ -214,10 +220,20 @@ class Recorder:
 
     def _open(self) -> SegmentWriter | RawWriter:
         if self._config.format == "raw":
-            return RawWriter(self.folder, self._snapshot)
+            return self._lasting(RawWriter(self.folder, self._snapshot))
         self._described = self._description()
         writer = create_segment(self.folder, self._segments, self._described)
         self._segments += 1
+        return self._lasting(writer)
+
+    def _lasting(self, writer: Writer) -> Writer:
+        """A file whose name is not on the disk is as good as none."""
+        if self._config.fsync:
+            try:
+                sync_folder(self.folder)
+            except OSError:
+                writer.close()
+                raise
         return writer
 
     def _describe(self, writer: SegmentWriter | RawWriter) -> None:
@@ -306,7 +322,7 @@ class Recorder:
         try:
             done = await self._finisher(list(arguments))
         except OSError as error:
-            log.error("%s: cannot start the Parquet writer: %s", self.name, _reason(error))  # noqa: TRY400
+            log.error("%s: %s", self.name, not_started(error))  # noqa: TRY400
             return None
         for line in done.stderr.splitlines():
             log.error("%s: %s", self.name, line.removeprefix("error: "))
