@@ -24,7 +24,7 @@ from typing import BinaryIO
 from rezolus.errors import UserError
 from rezolus.recording import rowgroup, thrift
 from rezolus.recording.groups import INDEX, Group, GroupIndex, Numbers
-from rezolus.recording.output import give_name
+from rezolus.recording.output import give_name, sync_folder
 from rezolus.recording.pages import CHUNK_META, META_PATH, Absent
 from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
 from rezolus.recording.segment import Rows, Segment, identity
@@ -107,6 +107,8 @@ class Body:
             series=segment.series,
             metadata=segment.metadata,
         )
+        if len(self._index.groups) == 1:  # the names of both files, before the segment's goes
+            sync_folder(self._folder)
         return segment.rows
 
     def finish(self, output: Path) -> None:

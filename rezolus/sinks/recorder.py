@@ -123,8 +123,9 @@ class Recorder:
                 _refuse_other_files(self.output)
                 self.folder.mkdir(parents=True)
                 if self._config.fsync:
-                    sync_folder(self.output.parent)
-                    sync_folder(self.folder.parent)
+                    for parent in (self.output.parent, self.folder.parent):
+                        with contextlib.suppress(PermissionError):  # root made what is in there, and it may not be ours
+                            sync_folder(parent)
                 stack.enter_context(folder_lock(self.folder))
                 self._writer = self._open()
             except OSError as error:
