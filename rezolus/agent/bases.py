@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from dsl.schema import Bank, Label, Sampler, Schema, Slots
 from rezolus.agent.rows import Index
@@ -27,16 +28,20 @@ AXES = frozenset(("cpu", "stripe", "one", "cgroup"))
 
 
 class Base:
-    """In the shape of the bank that it belongs to. Word 0 of a bank by cgroup is the serial that a row's base is of."""
+    """In the shape of the bank that it belongs to. Memory is touched only for rows in which something was counted."""
 
     def __init__(self, bank: Bank, old: U64, below: Base | None, moves: tuple[Index, Index]) -> None:
         self._by_cgroup = bank.axis == "cgroup"
         self._old: U64 | None = old
         self._below = below
         self._target, self._source = moves
+        self.rows: Index = np.zeros(0, dtype=np.intp)
+        """Those that are not all zero."""
         self.values: U64 = np.zeros((bank.rows, bank.words), dtype=np.uint64)
         self.sums: U64 = np.zeros(bank.words, dtype=np.uint64)
         """Over all rows."""
+        self.serials: U64 = np.zeros(bank.rows, dtype=np.uint64)
+        """Of a bank by cgroup, whose base each row is."""
         self.refresh()
 
     @property
@@ -46,20 +51,25 @@ class Base:
 
     def refresh(self) -> None:
         """Take over what the old bank holds now."""
-        if self._old is None:
+        old, below = self._old, self._below
+        if old is None:
             return
-        found: U64 = self._old[:, self._source]
-        serials: U64 = self._old[:, 0].copy()
-        if self._below is not None:
-            if self._by_cgroup:
-                serials = self._below.expire(serials)
-            found = found + self._below.values[:, self._source]
-        self.values[:] = 0
-        # Several old words may count what is now one.
-        np.add.at(self.values.T, self._target, found.T)
+        used: npt.NDArray[np.bool_] = np.any(old, axis=1)
         if self._by_cgroup:
-            self.values[:, 0] = serials
-        np.add.reduce(self.values, axis=0, out=self.sums)
+            self.serials = old[:, 0].copy() if below is None else below.expire(old[:, 0].copy())
+        if below is not None:
+            used[below.rows] = True
+        rows = np.flatnonzero(used)
+        found: U64 = old[np.ix_(rows, self._source)]
+        if below is not None:
+            found = found + below.values[np.ix_(rows, self._source)]
+        piece: U64 = np.zeros((rows.size, self.values.shape[1]), dtype=np.uint64)
+        # Several old words may count what is now one.
+        np.add.at(piece.T, self._target, found.T)
+        self.values[self.rows] = 0
+        self.values[rows] = piece
+        self.rows = rows
+        np.add.reduce(piece, axis=0, out=self.sums)
 
     def settle(self) -> None:
         """The old bank changes no more: it is read for the last time and let go."""
@@ -71,12 +81,13 @@ class Base:
 
         A row that has not been touched since the bank was made is still that of the cgroup it belonged to before.
         """
-        mine = self.values[:, 0]
+        mine = self.serials
         stale = (mine != serials) & (serials != 0) & (mine != 0)
         if stale.any():
             self.values[stale] = 0
-            np.add.reduce(self.values, axis=0, out=self.sums)
-        owners: U64 = np.where(serials == 0, self.values[:, 0], serials)
+            mine[stale] = 0
+            np.add.reduce(self.values[self.rows], axis=0, out=self.sums)
+        owners: U64 = np.where(serials == 0, mine, serials)
         return owners
 
 

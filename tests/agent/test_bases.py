@@ -107,4 +107,4 @@ def test_a_cgroups_base_of_a_base_is_dropped_when_the_row_changed_hands_between(
     one.settle()
     two = based(groups(2), groups(3), bank_of(row(0, 0, 2), row(0, 0, 2), row(0, 0, 2), row(90, 2, 2)), one)
     assert two.values[:, 3].tolist() == [0, 0, 5, 2]
-    assert two.values[:, 0].tolist() == [1, 0, 70, 90]
+    assert two.serials.tolist() == [1, 0, 70, 90]
