@@ -1,7 +1,8 @@
 """An agent that is told to reload: `python -m tests.agent.reloading CONFIG INTERVAL_NS`.
 
 Takes commands on standard input, one a line, and answers each with a line of JSON: `read` (a reading now), `reload` (the
-result), `backwards` (counters that any reading of the clock showed lower than the one before), `gap` (the longest time between two readings of the clock since it was asked last, seconds), `held`
+result), `backwards` (counters that any reading of the clock showed lower than the one before), `catalog` (which object the last
+reading's catalog is), `gap` (the longest time between two readings of the clock since it was asked last, seconds), `held`
 (descriptors of this process, BPF objects among them).
 """
 
@@ -71,6 +72,8 @@ def _run(control: socket.socket, interval_ns: int) -> None:
                 return {"ok": result.ok, "problems": result.problems, "changed": result.changed}
             case "backwards":
                 return sorted(backwards)
+            case "catalog":
+                return 0 if agent.latest is None else id(agent.latest.catalog)
             case "gap":
                 found, longest[0] = longest[0], 0
                 return found / 1e9

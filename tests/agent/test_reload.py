@@ -8,6 +8,7 @@ import platform
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,7 +180,11 @@ def test_every_event_is_counted_once_whatever_is_reloaded(tmp_path: Path) -> Non
         reloading(tmp_path, interval_ms=10) as running,
         calling(group=group) as caller,
     ):
+        running.sums()
+        catalog = running.ask("catalog")
         assert running.reload() == ()
+        running.sums()
+        assert running.ask("catalog") == catalog  # no sink begins anything anew
         running.write("more.rzl", MORE)
         assert running.reload() == ("sampler aaa_more added",)
         assert running.sums()["last"] == 17
@@ -223,6 +228,26 @@ sampler kinds "Kinds" {{
     assert found["functions"] == count
     assert found["samples"] > before["samples"] > 0
     assert more < found["calls"] <= count
+
+
+def test_a_program_that_was_installed_anew_is_found_by_a_reload(tmp_path: Path) -> None:
+    assert zlib.ZLIB_RUNTIME_VERSION  # the library is mapped here
+    mapped = Path("/proc/self/maps").read_text().splitlines()
+    original = next(Path(line.split()[-1]) for line in mapped if "/libz.so" in line)
+    library = tmp_path / "library.so"
+    library.write_bytes(original.read_bytes())
+    (tmp_path / "uses.rzl").write_text(
+        f'rzl 1\nsampler uses "Uses" {{ counter uses "Uses" on user "{library}":zlibVersion() {{ uses += 1 }} }}\n'
+    )
+    use = f"import ctypes; library = ctypes.CDLL({str(library)!r}); [library.zlibVersion() for _ in range(10)]"
+    with reloading(tmp_path) as running:
+        subprocess.run([sys.executable, "-c", use], check=True)
+        assert running.sums()["uses"] == 10
+        (tmp_path / "new").write_bytes(original.read_bytes())
+        (tmp_path / "new").replace(library)
+        assert running.reload() == ()
+        subprocess.run([sys.executable, "-c", use], check=True)
+        assert running.sums()["uses"] == 20
 
 
 def test_a_cgroup_in_which_nothing_happens_keeps_its_series(tmp_path: Path) -> None:
