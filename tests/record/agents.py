@@ -54,6 +54,7 @@ def agent(*, only: str = "") -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16  # head and body in one packet; the second would wait for an acknowledgement
 
         def do_GET(self) -> None:
             body = pages.page(self.path) if only in {"", self.path} else None
