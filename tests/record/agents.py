@@ -47,6 +47,13 @@ class Pages:
             return None
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Recorders are killed in tests."""
+
+
 @contextmanager
 def agent(*, only: str = "") -> Iterator[str]:
     """The address of one; `only` that path is there."""
@@ -66,8 +73,7 @@ def agent(*, only: str = "") -> Iterator[str]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
