@@ -12,6 +12,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dsl.hooks import Hook
@@ -175,14 +176,13 @@ def _join(program: Program, loaded: Loaded, slot: int, known: _Attached) -> None
 
 def _attach_new(program: Program, loaded: Loaded, slot: int, btf_id: BtfId) -> Failure | None:
     if program.function not in loaded.dispatchers:
-        try:
+        with suppress(OSError):
             _dispatch(program, loaded, slot, btf_id)
-        except OSError as error:
-            return Failure(
-                stage="attach", reason=f"the kernel does not let programs be exchanged here: {error.strerror}"
-            )
+    # Where the kernel knows no tail calls it is the program itself: counted, but at a reload some events twice.
+    dispatcher = loaded.dispatchers.get(program.function)
+    entry = loaded.programs[program.function] if dispatcher is None else dispatcher.program
     try:
-        loaded.links[program.function] = attach(loaded.dispatchers[program.function].program, program.hook)
+        loaded.links[program.function] = attach(entry, program.hook)
     except AttachError as error:
         return Failure(stage="attach", reason=error.reason)
     return None
