@@ -43,7 +43,8 @@ install_program() {
     PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore "$target/bin/python" -m pip install --quiet \
         --only-binary :all: --no-input "$source" </dev/null
     sed -i "1s|.*|#!$prefix/bin/python|" "$target/bin/rezolus"
-    [ -n "$root" ] || setpriv --reuid=65534 --regid=65534 --clear-groups "$target/bin/python" -c '' 2>/dev/null ||
+    # By way of env, for setpriv itself still has the rights of root.
+    [ -n "$root" ] || setpriv --reuid=65534 --regid=65534 --clear-groups env "$target/bin/python" -c '' 2>/dev/null ||
         fail "other users cannot run $(readlink -f "$target/bin/python"): set PYTHON to an interpreter that they can run"
     mkdir -p "$(dirname "$link")"
     ln -sfn "$prefix/bin/rezolus" "$link"
