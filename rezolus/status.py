@@ -44,7 +44,7 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     delivered: int
     """Readings it was given."""
     lost: int
-    """Readings it was too slow to take."""
+    """Readings it was too slow to take, or could not write."""
     waiting: int = 0
     """Readings it has not taken yet."""
     failure: str = ""

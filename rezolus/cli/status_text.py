@@ -17,6 +17,13 @@ from rezolus.status import DaemonStatus, ReloadStatus, SinkStatus
 _COLOURS = {"healthy": "green", "unsupported": "yellow", "degraded": "red", "failed": "bold red"}
 _BAD = ("degraded", "failed")
 _STATES = {"up": "green", "connecting": "yellow", "down": "red"}
+_SINK_STATES = {
+    (True, False): ("running", "green"),
+    (True, True): ("in trouble", "bold red"),
+    (False, True): ("failed", "bold red"),
+    (False, False): ("done", "dim"),
+}
+"""By whether it runs and whether something is wrong."""
 
 
 def is_bad(status: DaemonStatus) -> bool:
@@ -107,7 +114,7 @@ def _sampler_table(samplers: Iterable[SamplerStatus]) -> Table:
 def _sink_table(sinks: Iterable[SinkStatus]) -> Table:
     table = _table(("sink", "type", "state"), ("every", "readings", "lost"), "from")
     for sink in sinks:
-        state = ("running", "green") if sink.running else ("failed", "bold red") if sink.failure else ("done", "dim")
+        state = _SINK_STATES[sink.running, bool(sink.failure)]
         table.add_row(
             Text(sink.name),
             sink.type,

@@ -32,6 +32,7 @@ def remote_statuses(daemon: Daemon) -> tuple[RemoteStatus, ...]:
 def sink_status(outlet: Outlet) -> SinkStatus:
     """One sink."""
     stream = outlet.stream.statistics()
+    counts = msgspec.to_builtins(outlet.sink.statistics())
     return SinkStatus(
         name=outlet.name,
         type=type_of(outlet.config),
@@ -39,8 +40,8 @@ def sink_status(outlet: Outlet) -> SinkStatus:
         interval_seconds=outlet.config.interval / 1e9,
         running=not outlet.trouble.text and not outlet.done.is_set(),
         delivered=stream.delivered,
-        lost=stream.lost,
+        lost=stream.lost + counts.get("lost", 0),
         waiting=stream.waiting,
-        failure=outlet.trouble.text,
-        statistics=msgspec.to_builtins(outlet.sink.statistics()),
+        failure=outlet.trouble.text or counts.get("error", ""),
+        statistics=counts,
     )

@@ -70,6 +70,8 @@ class RecorderStatistics:
     first_ns: int = 0
     """CLOCK_BOOTTIME of the first reading written, 0 before; and of the last."""
     last_ns: int = 0
+    error: str = ""
+    """Why nothing is written at the moment; empty when all is well."""
 
 
 class Recorder:
@@ -104,6 +106,7 @@ class Recorder:
         self._bytes = 0
         self._overrun = 0
         self._retry_ns = 0
+        self._error = ""
         self._first_ns = self._last_ns = 0
         self._wall_ns = (0, 0)
         """Wall clock of the first and the last reading written."""
@@ -149,6 +152,7 @@ class Recorder:
             written_bytes=self._bytes,
             first_ns=self._first_ns,
             last_ns=self._last_ns,
+            error=self._error,
         )
 
     async def _record(self, readings: trio.MemoryReceiveChannel[Reading]) -> None:
@@ -199,14 +203,15 @@ class Recorder:
                 self._writer.sync()
         except OSError as error:
             self._lost += 1
-            if self._retry_ns == 0:
+            if not self._error:
                 log.error("%s: cannot write to %s: %s; trying again", self.name, self.folder, _reason(error))  # noqa: TRY400
+            self._error = _reason(error)
             self._retry_ns = reading.monotonic_ns + RETRY_NS
             self._close()
             return False
-        if self._retry_ns:
+        if self._error:
             log.warning("%s: writing again; %d readings were lost so far", self.name, self._lost)
-            self._retry_ns = 0
+            self._error = ""
         self._rows += 1
         self._first_ns = self._first_ns or reading.monotonic_ns
         self._wall_ns = (self._wall_ns[0] or reading.time_ns, reading.time_ns)

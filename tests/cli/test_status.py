@@ -92,6 +92,13 @@ def test_sinks_and_sources_have_tables() -> None:
     assert not status_text.is_bad(found)
 
 
+def test_a_sink_that_runs_and_cannot_write_says_so() -> None:
+    found = of_daemon(sinks=(msgspec.structs.replace(SINK, failure="no space left on device"),))
+    assert re.search(r"prom +exporter +in trouble +1 s", shown(found))
+    assert "prom: no space left on device" in shown(found)
+    assert status_text.is_bad(found)
+
+
 def test_a_sink_that_fails_is_bad_and_a_source_that_is_down_is_not() -> None:
     broken = replace(SINK, running=False, failure="cannot listen on 127.0.0.1:1: permission denied")
     assert "prom: cannot listen" in shown(of_daemon(sinks=(broken,)))

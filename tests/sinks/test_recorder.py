@@ -193,6 +193,7 @@ async def test_a_full_disk_costs_what_was_read_meanwhile(
                 with ballast.open("wb", buffering=0) as file:
                     fill(file.fileno())
                 await give(recorder, send, readings[3:30])
+                assert recorder.statistics().error == "no space left on device"
                 ballast.unlink()
                 for reading in readings[30:]:
                     await send.send(reading)
@@ -200,6 +201,7 @@ async def test_a_full_disk_costs_what_was_read_meanwhile(
         statistics = recorder.statistics()
         assert statistics.rows + statistics.lost == 40
         assert statistics.lost > 20
+        assert statistics.error == ""
         found = rows(mount / "out.parquet")
         assert len(found) == statistics.rows
         assert set(found) <= {reading.time_ns for reading in readings}
