@@ -40,8 +40,8 @@ def command(
     return check(files, TargetOptions(btf, arch, release, cpus))
 
 
-def check(names: tuple[Path, ...], target: TargetOptions) -> int:
-    """Check files and say what was found; the exit status."""
+def check(names: tuple[Path, ...], target: TargetOptions, *, praise: bool = True) -> int:
+    """Check files and say what was found, `praise`: of good files, too; the exit status."""
     from rezolus import definitions
 
     read = definitions.read_files(definitions.find_files(names))
@@ -52,7 +52,8 @@ def check(names: tuple[Path, ...], target: TargetOptions) -> int:
     if diagnostics:
         print_diagnostics(diagnostics)
     wrong = _files_with_errors(parsed, diagnostics)
-    _print_good(parsed, diagnostics, wrong)
+    if praise:
+        _print_good(parsed, diagnostics, wrong)
     errors = sum(item.severity == "error" for item in diagnostics)
     if errors > 1:
         places = {item.span.source.path for item in diagnostics if item.severity == "error"}

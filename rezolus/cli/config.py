@@ -23,8 +23,11 @@ def command() -> None:
 def check(files: tuple[Path, ...]) -> int:
     """Report every mistake in configuration files, ours or Rezolus' own, and say what a right one amounts to.
 
-    The definitions that a file names are not compiled: `rezolus check` does that. Exit status 1 when a file has a mistake.
+    So are the definitions that a file names, as `rezolus check` does it for this host. Exit status 1 when a file has a
+    mistake.
     """
+    from rezolus.cli.check import check as check_definitions
+    from rezolus.cli.target import TargetOptions
     from rezolus.config import ConfigError, load
 
     wrong = 0
@@ -40,6 +43,11 @@ def check(files: tuple[Path, ...]) -> int:
         if problems:
             sys.stdout.flush()
             print(f"error: {ConfigError(file, tuple(problems))}", file=sys.stderr)
+            wrong += 1
+            continue
+        if config.agent.enabled and check_definitions(
+            config.probes, TargetOptions(config.agent.btf_path), praise=False
+        ):
             wrong += 1
             continue
         print(f"{file}: ok")

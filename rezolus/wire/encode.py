@@ -194,6 +194,8 @@ class _Group:
         self._counters, self._gauges = _positions(kinds[0]), _positions(kinds[1])
         self._histograms = kinds[2]
         self.members = [[one for _, one in placed] for placed in kinds]
+        self.head: tuple[str, tuple[int, int], msgspec.Raw]
+        """Name, hash of the schema, the schema."""
         if before is not None and before.members == self.members:
             self.head = before.head
         else:

@@ -53,7 +53,7 @@ def _mixed(low: int, data: Bytes) -> Bytes:
     """
     mixed = np.zeros(len(data), np.uint8)
     for bit in range(8):
-        flips = (mixed * np.uint8(_LOW) ^ data) >> bit & 1
+        flips = (mixed * np.uint8(_LOW) ^ data) >> np.uint8(bit) & np.uint8(1)
         before = np.empty_like(flips)
         before[0] = low >> bit & 1
         before[1:] = _running_xor(flips)[:-1] ^ before[0]

@@ -98,3 +98,13 @@ def test_definitions_that_are_no_sampler_of_ours_are_told_with_the_nearest(tmp_p
     assert done.stdout.splitlines()[-1] == (
         "  warning: samplers.cpu_usag: no probe defines this sampler; did you mean `cpu_usage`?"
     )
+
+
+def test_the_definitions_that_a_file_names_are_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.rzl").write_text("sampler mine {\n  metric wrong\n}\n")
+    file = tmp_path / "agent.toml"
+    file.write_text('[agent]\nprobes = ["mine.rzl"]\n')
+    done = check(file)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{tmp_path}/mine.rzl:2" in done.stderr
+    assert "error[" in done.stderr
