@@ -21,6 +21,7 @@ from dsl.schema import Schema
 from rezolus import __version__
 from rezolus.agent.cgroups import CgroupNames, find_hierarchy
 from rezolus.agent.clock import NS, ClockStatistics, SamplingClock
+from rezolus.agent.costs import CostMeter
 from rezolus.agent.handover import Handover, problem_lines
 from rezolus.agent.helper import Helper, LoadError
 from rezolus.agent.reload import Reloaded, done, failed, texts
@@ -349,22 +350,25 @@ class Agent:
             await trio.sleep(pause if measured else 0)
 
     async def _measure_window(self, helper: Helper, *, keep_on: bool) -> bool:
-        """One window; false when there was nothing to measure.
-
-        Afterwards nothing here holds on to the set that ran: another may have replaced it.
-        """
-        running = self._running
-        if running is None or running.costs.empty:
+        """One window; false when there was nothing to measure."""
+        # Not the set itself: it may be replaced meanwhile, and its memory is then to go.
+        costs = None if self._running is None else self._running.costs
+        if costs is None or costs.empty:
             await trio.sleep(STATS_WINDOW)
             return False
         await helper.start_statistics()
-        running.costs.begin()
-        await trio.sleep(STATS_WINDOW)
-        if self._running is running:
-            running.costs.end()
+        if self._measures(costs):
+            costs.begin()
+            await trio.sleep(STATS_WINDOW)
+        if self._measures(costs):
+            costs.end()
         if not keep_on:
             await helper.stop_statistics()
         return True
+
+    def _measures(self, costs: CostMeter) -> bool:
+        """Whether these are the costs of what runs now: those of others have no descriptors any more."""
+        return self._running is not None and self._running.costs is costs
 
 
 def _log_running(handover: Handover) -> None:
