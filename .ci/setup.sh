@@ -27,6 +27,7 @@ test_packages=(
     util-linux=/usr/bin/nsenter
     prometheus=/usr/bin/prometheus
     zzuf=/usr/bin/zzuf
+    faketime=/usr/bin/faketime
     bpftrace=/usr/bin/bpftrace
     systemd=/usr/bin/systemd-analyze,/bin/systemd-analyze
     systemtap-sdt-dev=/usr/include/x86_64-linux-gnu/sys/sdt.h,/usr/include/sys/sdt.h,/usr/include/aarch64-linux-gnu/sys/sdt.h

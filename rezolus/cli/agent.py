@@ -76,8 +76,10 @@ def _run(control: socket.socket | None, path: Path, form: Form) -> None:
     from rezolus import log, scheduler
     from rezolus.agent.launch import give_up_privileges
     from rezolus.config import load
+    from rezolus.heap import share_heap
     from rezolus.outputs import outputs_of
 
+    share_heap()
     config = load(path, form)
     log.start(config.log.level)
     _import_the_rest(config)

@@ -162,6 +162,7 @@ def _record(request: Request, *, verbose: bool) -> int:
     import trio
 
     from rezolus import log
+    from rezolus.heap import share_heap
     from rezolus.record.run import Recording
 
     recording = Recording(request)
@@ -169,6 +170,7 @@ def _record(request: Request, *, verbose: bool) -> int:
     for handler in log.logger.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(recording.progress)
+    share_heap()
     return trio.run(recording.run)
 
 
