@@ -6,14 +6,19 @@ import contextlib
 import os
 from pathlib import Path
 
+import msgspec
+
 from rezolus.errors import UserError
 from rezolus.outputs import WORK_SUFFIX, work_folder
-from rezolus.recording.body import BODY, Body
+from rezolus.recording.body import BODY, Body, was_finished
 from rezolus.recording.dump import dump
 from rezolus.recording.finish import Recovered, explain, finish, recover, recovered_name
+from rezolus.recording.groups import INDEX
 from rezolus.recording.raw import RAW
 from rezolus.recording.segment import Segment
 from rezolus.recording.store import DUMP_PREFIX, SUFFIX, folder_lock, segment_files
+
+COMPLETE = "is complete and has the name it was to have; only this folder had been left, and is removed"
 
 
 class RescueError(UserError):
@@ -29,7 +34,7 @@ def rescue(path: Path, output: Path | None) -> list[Recovered]:
     if path.is_file() and path.suffix == SUFFIX:
         return [_copy(path, output or path.with_suffix(".recovered.parquet"))]
     folder = _folder(path)
-    if (folder / BODY).exists() or (folder / RAW).exists():
+    if any((folder / name).exists() for name in (BODY, INDEX, RAW)):
         return [_finish(folder, output or recovered_name(folder, _output_of(folder.parent)))]
     if segment_files(folder):
         if folder.parent.name.endswith(WORK_SUFFIX):
@@ -69,7 +74,11 @@ def _finish_all(work: Path, output: Path | None) -> list[Recovered]:
     if output is not None:
         outcomes = [_finish(folders[0], output)]
     else:
-        outcomes = recover(work, _output_of(work))
+        named = {str(path) for path in folders if was_finished(path)}
+        outcomes = [
+            msgspec.structs.replace(outcome, problem=COMPLETE) if outcome.folder in named else outcome
+            for outcome in recover(work, _output_of(work))
+        ]
         if not outcomes:
             raise RescueError(f"{work}: is still being recorded to")
     with contextlib.suppress(OSError):  # others are there still
@@ -81,11 +90,12 @@ def _finish(folder: Path, target: Path) -> Recovered:
     with folder_lock(folder) as mine:
         if not mine:
             raise RescueError(f"{folder}: is still being recorded to")
+        named = was_finished(folder)
         try:
             rows = finish(folder, target)
         except UserError as error:
             return Recovered(str(folder), problem=explain(error))
-    return Recovered(str(folder), str(target) if rows else "", rows)
+    return Recovered(str(folder), str(target) if rows else "", rows, COMPLETE if named else "")
 
 
 def _copy(segment: Path, target: Path) -> Recovered:

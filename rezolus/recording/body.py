@@ -57,7 +57,9 @@ class Body:
             self._index = GroupIndex(folder)
             stack.callback(self._index.close)
             size = os.fstat(self._body.fileno()).st_size
-            if size < self._end() and self._index.groups:
+            if not size and self._index.groups:  # see `was_finished`
+                self._index.clear()
+            elif size < self._end() and self._index.groups:
                 raise BodyError(f"{folder / BODY}: has {size} bytes, {self._end()} were written")
             self._body.write(MAGIC)
             self._body.truncate(self._end())
@@ -214,6 +216,21 @@ class Body:
         for number, more in zip((GROUP_BYTES, GROUP_COMPRESSED), added, strict=True):
             thrift.put(entry, number, thrift.I64, thrift.field(entry, number) + more)
         return thrift.dump(entry)
+
+
+def was_finished(folder: Path) -> bool:
+    """Whether the file has got its name, and who gave it died before the index went. Raises OSError.
+
+    A row group is in the body, on the disk, before it is in the index: only a body that was renamed can be missing.
+    """
+    return _size(folder / INDEX) > 0 and _size(folder / BODY) == 0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _open(path: Path) -> BinaryIO:

@@ -101,6 +101,11 @@ class GroupIndex:
         for group in self.groups:
             yield group, self.entry(group)
 
+    def clear(self) -> None:
+        """Forget all row groups. Raises OSError."""
+        os.ftruncate(self._fd, 0)
+        self.groups, self.series, self.metadata, self._of, self._end = [], [], {}, {}, 0
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         if self._fd >= 0:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series
+from rezolus.record.rescue import rescue
 from rezolus.recording import finish, thrift
 from rezolus.recording.body import Body
 from rezolus.recording.parquet import canonical_name, columns_of
@@ -236,6 +237,45 @@ def test_a_footer_that_was_written_before_a_crash_is_written_again(folder: Path,
     body.close()
     assert finish.finish(folder, tmp_path / "out.parquet") == 2
     assert_holds(pq.read_table(tmp_path / "out.parquet"), readings)
+
+
+def finish_and_die(folder: Path, output: Path) -> None:
+    """Finish in a process that dies as soon as the file has its name."""
+    dying = (
+        "import os, sys\n"
+        "from rezolus.recording import body, finish\n"
+        "named = body.give_name\n"
+        "body.give_name = lambda *files: (named(*files), os._exit(9))\n"
+        "finish.main(['finish', *sys.argv[1:]])"
+    )
+    done = subprocess.run([sys.executable, "-c", dying, folder, output], check=False)
+    assert done.returncode == 9
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """The work folder of `rec.parquet`, with one recording."""
+    work = tmp_path / "rec.parquet.recording"
+    work.mkdir()
+    record(work / "7", list(Walk(catalog(cgroups=1)).run(5)))
+    return work
+
+
+def test_a_crash_between_the_name_and_the_end_leaves_nothing_to_do(work: Path, tmp_path: Path) -> None:
+    output = tmp_path / "rec.parquet"
+    finish_and_die(work / "7", output)
+    assert pq.read_metadata(output).num_rows == 5
+    assert finish.recover(work, output) == [finish.Recovered(str(work / "7"))]
+    assert list(work.iterdir()) == []
+    assert pq.read_metadata(output).num_rows == 5
+
+
+@pytest.mark.parametrize("name", [".", "7"])
+def test_who_asks_to_recover_a_complete_recording_is_told_so(name: str, work: Path, tmp_path: Path) -> None:
+    finish_and_die(work / "7", tmp_path / "rec.parquet")
+    (outcome,) = rescue(work / name, None)
+    assert (outcome.file, "is complete" in outcome.problem) == ("", True)
+    assert not (work / "7").exists()
 
 
 def test_a_damaged_segment_does_not_hold_up_the_others(
