@@ -1,9 +1,9 @@
 """An agent that is told to reload: `python -m tests.agent.reloading CONFIG INTERVAL_NS`.
 
 Takes commands on standard input, one a line, and answers each with a line of JSON: `read` (a reading now), `reload` (the
-result), `backwards` (counters that any reading of the clock showed lower than the one before), `catalog` (which object the last
-reading's catalog is), `gap` (the longest time between two readings of the clock since it was asked last, seconds), `held`
-(descriptors of this process, BPF objects among them).
+result), `backwards` (counters that any reading of the clock showed lower than the one before), `catalogs` (how often a
+new catalog had the series of the one before), `gap` (the longest time between two readings of the clock since it was
+asked last, seconds), `held` (descriptors of this process, BPF objects among them).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rezolus.agent.launch import children, give_up_privileges, start_helper
 
 if TYPE_CHECKING:
     from rezolus.agent.agent import Agent
-    from rezolus.reading import Reading, Series
+    from rezolus.reading import Catalog, Reading, Series
 
 
 def main() -> None:
@@ -51,10 +51,15 @@ def _run(control: socket.socket, interval_ns: int) -> None:
     longest = [0]
     latest: dict[str, int] = {}
     backwards: set[str] = set()
+    catalogs: list[Catalog] = []
+    needless = [0]
 
     def publish(reading: Reading) -> None:
         counters = _counters(reading)
         backwards.update(name for name, value in counters.items() if value < latest.get(name, 0))
+        if catalogs and reading.catalog is not catalogs[0]:
+            needless[0] += _series(reading.catalog) == _series(catalogs[0])
+        catalogs[:] = [reading.catalog]
         latest.clear()
         latest.update(counters)
         if times[0]:
@@ -72,8 +77,8 @@ def _run(control: socket.socket, interval_ns: int) -> None:
                 return {"ok": result.ok, "problems": result.problems, "changed": result.changed}
             case "backwards":
                 return sorted(backwards)
-            case "catalog":
-                return 0 if agent.latest is None else id(agent.latest.catalog)
+            case "catalogs":
+                return needless[0]
             case "gap":
                 found, longest[0] = longest[0], 0
                 return found / 1e9
@@ -99,6 +104,10 @@ def _run(control: socket.socket, interval_ns: int) -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(run)
+
+
+def _series(catalog: Catalog) -> object:
+    return catalog.counters, catalog.gauges, catalog.histograms
 
 
 def _counters(reading: Reading) -> dict[str, int]:
