@@ -22,7 +22,7 @@ from rezolus.bpf import dispatch, syscall
 from rezolus.bpf.attach import AttachError, attach
 from rezolus.bpf.dispatch import Dispatcher
 from rezolus.bpf.load import BtfId, Failure, Loaded, load_dispatcher
-from rezolus.bpf.stats import read_fdinfo
+from rezolus.bpf.stats import check_map
 
 BLOCKING = frozenset(("config", "check", "compile", "verify"))
 """Stages at which a problem that is new makes a reload fail."""
@@ -268,8 +268,12 @@ def _moved_gauges(bank: Bank, now: Sequence[Metric], before: Sequence[Metric]) -
 
 
 def _carry_rows(bank: Bank, fd: int, old: Bank, old_fd: int, moved: Sequence[tuple[int, int, int]]) -> None:
-    if read_fdinfo(old_fd).get("value_size") != 8 * old.words:
-        raise ValueError(f"the running map {old.name} is not as it was described")
+    """Raises ValueError when the running map, or what was said to be in it, cannot be: nothing is copied then."""
+    check_map(old_fd, f"map {old.name}", kind=syscall.MAP_ARRAY, value_size=8 * old.words, rows=old.rows)
+    check_map(fd, f"new map {bank.name}", kind=syscall.MAP_ARRAY, value_size=8 * bank.words, rows=bank.rows)
+    for source, target, words in moved:
+        if not (0 <= source <= old.words - words and 0 <= target <= bank.words - words):
+            raise ValueError(f"a gauge is said to lie outside of the map {old.name}")
     for row in range(bank.rows):
         key = struct.pack("=I", row)
         values = syscall.map_lookup(old_fd, key, 8 * old.words) or bytes(8 * old.words)

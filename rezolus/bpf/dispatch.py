@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rezolus.bpf import syscall
-from rezolus.bpf.stats import read_fdinfo
+from rezolus.bpf.stats import check_map
 
 SLOTS: Final = 2
 _SWITCH_BYTES: Final = 8
@@ -54,18 +54,12 @@ def make_slots() -> int:
 
 def check_switch(fd: int) -> None:
     """ValueError when a descriptor that came from elsewhere is no switch."""
-    _check(fd, syscall.MAP_ARRAY, _SWITCH_BYTES, 1, "switch")
+    check_map(fd, "switch", kind=syscall.MAP_ARRAY, value_size=_SWITCH_BYTES, rows=1)
 
 
 def check_slots(fd: int) -> None:
     """ValueError when a descriptor that came from elsewhere is no room for a hook's programs."""
-    _check(fd, syscall.MAP_PROG_ARRAY, 4, SLOTS, "table of programs")
-
-
-def _check(fd: int, kind: int, value_size: int, rows: int, what: str) -> None:
-    info = read_fdinfo(fd)
-    if (info.get("map_type"), info.get("value_size"), info.get("max_entries")) != (kind, value_size, rows):
-        raise ValueError(f"what was given as the {what} is something else")
+    check_map(fd, "table of programs", kind=syscall.MAP_PROG_ARRAY, value_size=4, rows=SLOTS)
 
 
 def value_of(switch: int) -> int:

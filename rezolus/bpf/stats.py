@@ -50,3 +50,13 @@ def read_fdinfo(fd: int) -> dict[str, int]:
         elif text.startswith("0x"):
             fields[name] = int(text, 16)
     return fields
+
+
+def check_map(fd: int, what: str, *, kind: int, value_size: int, rows: int) -> None:
+    """ValueError when a descriptor that came from elsewhere is no map of this type and shape.
+
+    The kernel copies as much as its own map says, whatever the buffer of the caller holds.
+    """
+    info = read_fdinfo(fd)
+    if (info.get("map_type"), info.get("value_size"), info.get("max_entries")) != (kind, value_size, rows):
+        raise ValueError(f"what was given as the {what} is something else")

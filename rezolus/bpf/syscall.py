@@ -316,7 +316,10 @@ def map_create(map_type: int, *, value_size: int, rows: int, name: str, flags: i
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
-    """Value of a key; None when it is not there. Per-CPU maps: `value_size` times the possible CPUs."""
+    """Value of a key; None when it is not there. Per-CPU maps: `value_size` times the possible CPUs.
+
+    The kernel fills as much as its map holds: of a map that came from elsewhere see first what it is (`stats.check_map`).
+    """
     name, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value_size)
     try:
         _bpf(_MAP_LOOKUP, _packed("IIQQQ", fd, 0, ctypes.addressof(name), ctypes.addressof(value), 0))
@@ -326,7 +329,7 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
 
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
-    """Store a value, whether the key is there or not."""
+    """Store a value, whether the key is there or not. The kernel reads as much as its map holds, so `value` must be that long."""
     name, data = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
     _bpf(_MAP_UPDATE, _packed("IIQQQ", fd, 0, ctypes.addressof(name), ctypes.addressof(data), 0))
 
