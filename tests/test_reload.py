@@ -208,6 +208,65 @@ async def test_a_new_sink_that_cannot_start_is_told_and_the_rest_is_new(tmp_path
             taken.close()
             await until(lambda: bench.listen("other"))  # it goes on trying
             assert bench.daemon.statistics().failures == {}
+            last = bench.daemon.last_reload
+            assert last is not None
+            assert (last.ok, last.problems, last.notes) == (True, (), (f"{result.problems[0]}; it runs now",))
+
+
+def hindsight(folder: Path, more: str) -> str:
+    text = f'[sinks.back]\ntype = "hindsight"\npath = "{folder}/back.parquet"\nlisten = "127.0.0.1:0"\n'
+    return f"{text}{more}\n"
+
+
+async def test_a_sink_is_not_stopped_for_one_that_cannot_start(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    old = AGENT + hindsight(tmp_path, 'duration = "10s"')
+    new = AGENT + hindsight(tmp_path, f'duration = "20s"\ntoken_file = "{token}"')
+    async with running(tmp_path, old) as bench:
+        sink = bench.daemon.ensemble.outlets["back"].sink
+        result = await bench.reload(new + recorder("rec", tmp_path / "out.parquet"))
+        (problem,) = result.problems
+        assert problem.startswith(f"sinks.back: {token}: cannot read the token: no such file")
+        assert problem.endswith("; it goes on as it was")
+        assert result.changed == ("rec",)
+        assert bench.daemon.ensemble.outlets["back"].sink is sink
+        await bench.fed("back")
+        token.write_text("sesame")
+        result = await bench.reload(new)
+        assert (result.ok, set(result.changed)) == (True, {"back", "rec"})
+        await bench.fed("back")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.post(f"http://{bench.listen('back')}/dump/file")).status_code == 401
+
+
+async def test_a_sink_whose_source_goes_is_stopped_for_one_that_cannot_start(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    (tmp_path / "other.parquet").write_text("no recording")
+    rest = AGENT + exporter("prom", 0)
+    async with running(tmp_path, rest + source("far", 1) + recorder("rec", path, 'source = "far"')) as bench:
+        await bench.fed("rec")
+        result = await bench.reload(rest + recorder("rec", tmp_path / "other.parquet"))
+        assert "exists and is no recording" in result.problems[0]
+        assert result.changed == ("rec", "source far")
+        await until(path.exists)
+
+
+@pytest.mark.parametrize("sources", [("far",), ("far", "near")])
+async def test_what_a_source_said_of_itself_outlives_it(tmp_path: Path, sources: tuple[str, ...]) -> None:
+    path = tmp_path / "out.parquet"
+    rest = AGENT + exporter("prom", 0)
+    text = (
+        rest
+        + source("far", 1)
+        + source("near", 2)
+        + recorder("rec", path, f"source = {list(sources)}".replace("'", '"'))
+    )
+    async with running(tmp_path, text) as bench:
+        await bench.fed("rec")
+        result = await bench.reload(rest)
+        assert (result.ok, result.problems) == (True, ())
+        await until(path.exists)
+    assert pq.read_metadata(path).metadata[b"systeminfo"] == b"{}"
 
 
 async def test_what_a_reload_brought_and_cannot_run_does_not_end_the_daemon(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from rezolus.config import LOCAL, Config
@@ -82,6 +83,8 @@ class Daemon:
         self._scopes = _Scopes()
         self._nurseries: Nurseries | None = None
         """While it runs and is not stopping."""
+        self._signalled: float | None = None
+        """When a signal came to stop."""
         self._reloading = False
         self._last_reload: ReloadStatus | None = None
         self.gave_up = False
@@ -141,8 +144,15 @@ class Daemon:
 
     @property
     def last_reload(self) -> ReloadStatus | None:
-        """How the last reload went."""
-        return self._last_reload
+        """How the last reload went; a sink that did not start and runs by now is no problem any more."""
+        last = self._last_reload
+        if last is None:
+            return None
+        mended = [problem for problem in last.problems if self._ensemble.mended(problem)]
+        standing = tuple(problem for problem in last.problems if problem not in mended)
+        notes = (*last.notes, *(f"{problem}; it runs now" for problem in mended))
+        ok = last.ok or not standing
+        return msgspec.structs.replace(last, ok=ok, problems=standing, notes=notes)
 
     @property
     def ensemble(self) -> Ensemble:
@@ -223,13 +233,15 @@ class Daemon:
                     self._reload_by(name)
 
     def _stop_by(self, name: str) -> None:
-        if self._scopes.sources.cancel_called:
+        now = trio.current_time()
+        if self._signalled is None:
+            self._signalled = now
+            log.info("%s: stopping", name)
+            self.stop()
+        elif now - self._signalled >= self._timing.together_s:
             log.warning("second signal (%s): leaving at once", name)
             self.gave_up = True
             self._scopes.sinks.cancel()
-        else:
-            log.info("%s: stopping", name)
-            self.stop()
 
     def _capture(self, name: str) -> None:
         sinks = [outlet.sink for outlet in self._ensemble.outlets.values() if not outlet.done.is_set()]

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
+import msgspec
 import trio
 
-from rezolus.config import Config, ExporterConfig, HindsightConfig, RecorderConfig, SinkConfig
-from rezolus.daemon.feeds import Feeds
+from rezolus.config import LOCAL, Config, ExporterConfig, HindsightConfig, RecorderConfig, SinkConfig
+from rezolus.daemon.feeds import Feed, Feeds
 from rezolus.daemon.metadata import metadata_of
-from rezolus.daemon.outlets import Outlet, Sink
+from rezolus.daemon.outlets import Checking, Outlet, Sink
 from rezolus.daemon.services import Service, Services
+from rezolus.errors import UserError
 from rezolus.outputs import needs_of, sinks_of
 from rezolus.recording.child import Finisher
 from rezolus.sinks.exporter import Exporter
@@ -35,6 +37,8 @@ class Timing:
     """Pause before an address in use is tried again."""
     patience_s: float = 1.0
     """A shutdown that takes longer says what it waits for."""
+    together_s: float = 0.1
+    """Signals to stop that come within so long are one: timeout(1) sends it to the process and to its group."""
     replace_s: float = 30.0
     """How long a sink that a reload removes may hold up the one that wants its address or file."""
 
@@ -73,6 +77,8 @@ class Ensemble:
         self.outlets = {name: self._outlet(name, sink) for name, sink in sinks_of(config).items()}
         self._leaving: set[Outlet] = set()
         """Sinks that were removed, while they finish."""
+        self._waiting: dict[str, Outlet] = {}
+        """Sinks that did not run after the last change, by what was said of them."""
         self._changing = False
         self._changed = False
         self.done = trio.Event()
@@ -113,11 +119,17 @@ class Ensemble:
         outlets = (*self.outlets.values(), *self._leaving)
         return sorted({outlet.name for outlet in outlets if not outlet.done.is_set()})
 
+    def mended(self, problem: str) -> bool:
+        """Whether this problem of the last change was a sink's that runs now."""
+        outlet = self._waiting.get(problem)
+        return outlet is not None and not outlet.trouble.text
+
     def streams(self) -> tuple[StreamStatistics, ...]:
         """Counts of all sinks' streams."""
         return tuple(outlet.stream.statistics() for outlet in self.outlets.values())
 
     async def _change(self, config: Config, nurseries: Nurseries) -> Changes:
+        config, refused = self._without_broken(config)
         before = {feed.name for feed in self.feeds}
         new_feeds = self.feeds.change(config)
         sinks = sinks_of(config)
@@ -137,9 +149,41 @@ class Ensemble:
             await self._begin(name, sinks[name], nurseries)
         self.outlets = {name: self.outlets[name] for name in sinks}
         sources = before ^ {feed.name for feed in self.feeds} | {feed.name for feed in new_feeds}
-        problems = [f"sinks.{name}: {text}" for name in begun if (text := self.outlets[name].trouble.text)]
+        self._waiting = {
+            f"sinks.{name}: {text}": self.outlets[name] for name in begun if (text := self.outlets[name].trouble.text)
+        }
         names = dict.fromkeys((*gone, *begun))
-        return Changes((*names, *(f"source {name}" for name in sorted(sources))), tuple(problems))
+        return Changes((*names, *(f"source {name}" for name in sorted(sources))), (*refused, *self._waiting))
+
+    def _without_broken(self, config: Config) -> tuple[Config, list[str]]:
+        """The configuration with running sinks as they are where the new ones could not start, and why those could not."""
+        kept: dict[str, SinkConfig] = {}
+        problems = []
+        for table, sink in config.sinks.items():
+            old = self.config.sinks.get(table)
+            if old is None or old == sink or not self._can_stay(table, old, config):
+                continue
+            try:
+                self._check(table, sink)
+            except UserError as error:
+                kept[table] = old
+                problems.append(f"sinks.{table}: {error}; it goes on as it was")
+        return msgspec.structs.replace(config, sinks={**config.sinks, **kept}), problems
+
+    def _can_stay(self, table: str, sink: SinkConfig, config: Config) -> bool:
+        """Whether the sinks of a table run and will have what feeds them."""
+        running = all(
+            (outlet := self.outlets.get(name)) is not None and not outlet.done.is_set() and outlet.failure is None
+            for name in sinks_of(msgspec.structs.replace(config, sinks={table: sink}))
+        )
+        return running and all(source == LOCAL or source in config.sources for source in sink.source)
+
+    def _check(self, table: str, sink: SinkConfig) -> None:
+        """Raises UserError when a sink could not start."""
+        for name, one in sinks_of(msgspec.structs.replace(self.config, sinks={table: sink})).items():
+            successor = self._build(name, one, {})
+            if isinstance(successor, Checking):
+                successor.check()
 
     def _differs(self, outlet: Outlet, sink: SinkConfig | None, config: Config) -> bool:
         """Whether a sink cannot stay as it is."""
@@ -177,11 +221,11 @@ class Ensemble:
 
     def _outlet(self, name: str, config: SinkConfig) -> Outlet:
         outlet = Outlet(name, config, self.feeds)
-        outlet.use(self._build(name, config))
+        outlet.use(self._build(name, config, outlet.connected))
         return outlet
 
-    def _build(self, name: str, config: SinkConfig) -> Sink:
-        metadata = partial(metadata_of, self.feeds, config.source)
+    def _build(self, name: str, config: SinkConfig, connected: Mapping[str, Feed]) -> Sink:
+        metadata = partial(metadata_of, connected, config.source)
         match config:
             case ExporterConfig():
                 up = partial(self.feeds.deliver, config.source)

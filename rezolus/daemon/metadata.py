@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from rezolus.daemon.feeds import Feeds
+from rezolus.daemon.feeds import Feed
 
 DESCRIPTIONS = "descriptions"
 
 
-def metadata_of(feeds: Feeds, names: Sequence[str]) -> dict[str, str]:
+def metadata_of(feeds: Mapping[str, Feed], names: Sequence[str]) -> dict[str, str]:
     """The metadata of a recording of these sources, as they are now.
 
     That of one source stays as it is. Of several, `source` lists them and `per_source_metadata` has what each says of itself, by

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import trio
 
 from rezolus.config import LOCAL, ExporterConfig, SinkConfig
-from rezolus.daemon.feeds import Feeds
+from rezolus.daemon.feeds import Feed, Feeds
 from rezolus.daemon.services import Trouble, persistently
 from rezolus.errors import UserError
 from rezolus.reading import Reading
@@ -48,6 +48,15 @@ class Capturing(Protocol):
         ...
 
 
+@runtime_checkable
+class Checking(Protocol):
+    """A sink that can say beforehand whether it could start."""
+
+    def check(self) -> None:
+        """Look at files and folders, and change nothing. Raises UserError with what keeps it from starting."""
+        ...
+
+
 class Outlet:
     """A sink as configured, and what feeds it: one stream, whatever number of sources there is."""
 
@@ -59,6 +68,8 @@ class Outlet:
         self.failure: UserError | None = None
         """What ended it, if it did not end well."""
         self.done = trio.Event()
+        self.connected: dict[str, Feed] = {}
+        """What feeds it. A source that a reload removed stays here: the sink has something to say of it to its end."""
         self._sink: Sink | None = None
         self._feeds = feeds
         self._merger = self._make_merger() if len(config.source) > 1 else None
@@ -80,7 +91,8 @@ class Outlet:
     def connect(self) -> None:
         """Take readings from the sources as they are now; nothing changes for those that are the same as before."""
         for name in self.config.source:
-            hub = self._feeds[name].hub
+            feed = self.connected[name] = self._feeds[name]
+            hub = feed.hub
             wire = self._wires.get(name)
             if wire is not None and wire[0] is hub:
                 continue
@@ -128,7 +140,7 @@ class Outlet:
         return Merger(self.config.interval, labels, self.stream.send)
 
     def _merge_labels(self, name: str) -> dict[str, str]:
-        return dict(self._feeds[name].source.merge_labels())
+        return dict(self.connected[name].source.merge_labels())
 
     def _entry(self, name: str) -> Send:
         """Where readings of a source go. A recording says where its series are from, unless that is this host."""
@@ -136,7 +148,7 @@ class Outlet:
             return partial(self._merger.put, name)
         if name == LOCAL or isinstance(self.config, ExporterConfig):
             return self.stream.send
-        return _through(Relabel(self._feeds[name].source.labels).relabel, self.stream.send)
+        return _through(Relabel(self.connected[name].source.labels).relabel, self.stream.send)
 
 
 def _through(change: Callable[[Reading], Reading], send: Send) -> Send:

@@ -6,6 +6,7 @@ helper has this module.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -40,6 +41,15 @@ def give_name(file: Path, output: Path) -> None:
         file.unlink()
     if os.access(output.parent, os.R_OK):
         sync_folder(output.parent)
+
+
+def can_hold_files(folder: Path) -> None:
+    """Whether we can make files there, and the folder too if need be. Raises OSError when not."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,10 +19,11 @@ import trio
 import rezolus
 from rezolus.config import HindsightConfig
 from rezolus.errors import UserError
-from rezolus.guard import TokenError, read_token
+from rezolus.guard import read_token
 from rezolus.http import ListenError, serve
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child
+from rezolus.recording.output import can_hold_files
 from rezolus.recording.ring import Limits, Ring, RingStatistics
 from rezolus.recording.store import DumpResult, folder_lock
 from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
@@ -92,12 +93,14 @@ class Hindsight:
         self._retry_ns = 0
         self._dropping = False
         self._token: str | None = None
-        self._no_token: TokenError | None = None
-        if config.token_file is not None:
-            try:
-                self._token = read_token(config.token_file)  # now: it may be root's, who we are no more when we run
-            except TokenError as error:
-                self._no_token = error
+
+    def check(self) -> None:
+        """Whether it could start, as far as files tell. Raises HindsightError, TokenError."""
+        try:
+            self._token = None if self.config.token_file is None else read_token(self.config.token_file)
+            can_hold_files(self.folder)
+        except OSError as error:
+            raise HindsightError(f"cannot use the buffer {self.folder}: {_reason(error)}") from error
 
     async def run(
         self,
@@ -106,8 +109,7 @@ class Hindsight:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Buffer until the stream ends; then the buffer stays for the next start. Raises HindsightError, TokenError."""
-        if self._no_token is not None:
-            raise self._no_token
+        self.check()
         with contextlib.ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)

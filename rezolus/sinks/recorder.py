@@ -27,7 +27,7 @@ from rezolus.errors import UserError
 from rezolus.outputs import recording_path, work_folder
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child, not_started
-from rezolus.recording.output import replaceable, sync_folder
+from rezolus.recording.output import can_hold_files, replaceable, sync_folder
 from rezolus.recording.raw import RawWriter
 from rezolus.recording.segment import SegmentWriter
 from rezolus.recording.store import create_segment, folder_lock
@@ -122,8 +122,8 @@ class Recorder:
         Cancelled meanwhile it leaves the segments, from which the recording can be recovered. Raises RecordingError.
         """
         with contextlib.ExitStack() as stack:
+            self.check()
             try:
-                _refuse_other_files(self.output)
                 self.folder.mkdir(parents=True)
                 if self._config.fsync:
                     for parent in (self.output.parent, self.folder.parent):
@@ -141,6 +141,14 @@ class Recorder:
                 await self._record(readings)
                 nursery.cancel_scope.cancel()
             await self._finish()
+
+    def check(self) -> None:
+        """Whether it could start, as far as files tell. Raises RecordingError."""
+        try:
+            _refuse_other_files(self.output)
+            can_hold_files(self.folder)
+        except OSError as error:
+            raise RecordingError(f"cannot record to {self.output}: {_reason(error)}") from error
 
     def statistics(self) -> RecorderStatistics:
         """Counts so far."""

@@ -174,7 +174,7 @@ class Stuck:
 
 
 async def test_a_second_signal_leaves_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    daemon = daemon_of(configuration(tmp_path, recorder="# all"), timing=Timing(patience_s=0.01))
+    daemon = daemon_of(configuration(tmp_path, recorder="# all"), timing=Timing(patience_s=0.01, together_s=0))
     daemon.ensemble.outlets["rec"].use(Stuck())
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -183,6 +183,38 @@ async def test_a_second_signal_leaves_at_once(tmp_path: Path, caplog: pytest.Log
             await until(lambda: "still finishing: rec" in caplog.text)
             signal.raise_signal(signal.SIGTERM)
     assert "leaving at once" in caplog.text
+
+
+async def test_signals_that_come_together_are_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """timeout(1) sends it to the process and then to its group."""
+    daemon = daemon_of(configuration(tmp_path, recorder="# all"), timing=Timing(together_s=3600))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await start(nursery, daemon)
+            await until(lambda: delivered(daemon)["rec"] >= 5)
+            signal.raise_signal(signal.SIGTERM)
+            await until(lambda: "SIGTERM: stopping" in caplog.text)
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+    assert not daemon.gave_up
+    assert rows(tmp_path / "out.parquet") == delivered(daemon)["rec"]
+
+
+async def test_the_first_signal_after_the_end_has_begun_is_no_second_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = daemon_of(configuration(tmp_path, recorder="# all"), timing=Timing(patience_s=0.01, together_s=0))
+    daemon.ensemble.outlets["rec"].use(Stuck())
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await start(nursery, daemon)
+            daemon.stop()
+            await until(lambda: "still finishing: rec" in caplog.text)
+            signal.raise_signal(signal.SIGTERM)
+            await until(lambda: "SIGTERM: stopping" in caplog.text)
+            assert not daemon.gave_up
+            signal.raise_signal(signal.SIGTERM)
+    assert daemon.gave_up
 
 
 async def test_services_run_beside_the_source(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
