@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +21,13 @@ from rezolus.config import (
     SINK_TYPES,
     AgentConfig,
     Config,
+    ConfigError,
     LogConfig,
     SamplerConfig,
     SchedulerConfig,
     Selection,
     SourceConfig,
+    parse,
 )
 from tests import needs, pages
 from tests.pages import DOCS, PAGES, ROOT, Block
@@ -114,7 +118,7 @@ def test_a_right_example_does_not_get_the_code_that_it_stands_under() -> None:
 
 def parse_command(line: str) -> None:
     """Let click read a command line as if it were called; raises ClickException."""
-    words = line.split(" | ", maxsplit=1)[0].split()[1:]
+    words = shlex.split(line.split(" | ", maxsplit=1)[0], comments=True)[1:]
     context = click.Context(rezolus, info_name="rezolus")
     name, command, rest = rezolus.resolve_command(context, words)
     assert command is not None
@@ -147,7 +151,7 @@ def test_every_command_is_shown_somewhere() -> None:
 
 def test_every_option_named_in_running_text_exists() -> None:
     for page in PAGES:
-        for name, option in re.findall(r"`rezolus (\w+)[^`]* (--[a-z]+)[^`]*`", page.read_text()):
+        for name, option in re.findall(r"`rezolus (\w+)[^`]* (--[a-z-]+)[^`]*`", page.read_text()):
             command = rezolus.get_command(click.Context(rezolus), name)
             assert command is not None, f"{page.name}: {name}"
             known = {text for param in command.params for text in param.opts} | {"--help"}
@@ -293,6 +297,34 @@ def _read(table: type[msgspec.Struct], value: dict[str, object], sink: str) -> m
     found = reader.table(value, "x", table, skip=("type",) if sink else ())
     assert reader.problems == []
     return found
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.info[:1] == ("toml",)], ids=ids)
+def test_every_configuration_shown_is_one(block: Block, tmp_path: Path) -> None:
+    """Read as the program reads it; only the definitions that it names need not be here."""
+    problems: tuple[str, ...] = ()
+    try:
+        parse(block.text, tmp_path / "shown.toml", form=None)
+    except ConfigError as error:
+        problems = error.problems
+    assert [text for text in problems if not text.startswith("agent.probes: no file matches")] == []
+
+
+def test_the_messages_in_troubleshooting_are_those_of_the_program() -> None:
+    """Of each message that a table quotes, some words in a row stand in the program."""
+    files = [*(ROOT / "rezolus").rglob("*.py"), *(ROOT / "dsl").rglob("*.py"), ROOT / "config" / "install.sh"]
+    program = " ".join(file.read_text() for file in files)
+    page = (DOCS / "troubleshooting.md").read_text()
+    first_cells = re.findall(r"^\| (.*?) \|", page, re.MULTILINE)
+    quoted = [text for cell in first_cells for text in re.findall(r"`([^`]+)`", cell)]
+    sentences = [words for text in quoted if len(words := text.split()) > 3]
+    assert len(sentences) > 20
+    assert [" ".join(words) for words in sentences if not any(part in program for part in pairs(words))] == []
+
+
+def pairs(words: list[str]) -> Iterator[str]:
+    """Each two words in a row that are not too common."""
+    return (f"{one} {other}" for one, other in itertools.pairwise(words) if len(one + other) > 6)
 
 
 def test_the_top_level_tables_are_named() -> None:
