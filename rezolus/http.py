@@ -278,7 +278,8 @@ def _listen_tcp(address: Address) -> socket.socket:
 
 
 def _listen_unix(path: Path) -> socket.socket:
-    """Listen on a socket file for owner and group; one that a killed process left is replaced."""
+    """Listen on a socket file for owner and group; one that a killed process left is replaced. Its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if _is_left_over(path):
         path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -20,28 +20,34 @@ class Outputs:
     """What whoever starts sinks with privileges prepares for them."""
 
     files: tuple[Path, ...] = ()
+    """Under this very name."""
     folders: tuple[Path, ...] = ()
     """Theirs alone."""
+    crowded: tuple[Path, ...] = ()
+    """Folders that others may use as well, for files whose names are known when they are made."""
     sockets: tuple[Path, ...] = ()
     """Unix sockets they make."""
 
 
-def outputs_of(config: Config, start_ns: int) -> Outputs:
-    """What agent and sinks of a configuration make when they start at this wall clock time."""
+def outputs_of(config: Config) -> Outputs:
+    """What agent and sinks of a configuration make when they start."""
     files: list[Path] = []
     folders: list[Path] = []
+    crowded: list[Path] = []
     listening = [config.agent.listen] if config.agent.enabled else []
     for sink in sinks_of(config).values():
-        if isinstance(sink, RecorderConfig):
-            files.append(recording_path(sink.path, start_ns))
-            folders.append(work_folder(files[-1]))
+        if isinstance(sink, RecorderConfig) and "%" in sink.path.name:
+            crowded.append(sink.path.parent)
+        elif isinstance(sink, RecorderConfig):
+            files.append(sink.path)
+            folders.append(work_folder(sink.path))
         elif isinstance(sink, HindsightConfig):
             files.append(sink.path)
             folders.append(sink.buffer_folder)
         if not isinstance(sink, RecorderConfig) and sink.listen is not None:
             listening.append(sink.listen)
     sockets = [Path(address.path) for address in listening if isinstance(address, UnixAddress)]
-    return Outputs(tuple(files), tuple(folders), tuple(sockets))
+    return Outputs(tuple(files), tuple(folders), tuple(crowded), tuple(sockets))
 
 
 def sinks_of(config: Config) -> dict[str, SinkConfig]:

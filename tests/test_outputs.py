@@ -31,17 +31,22 @@ def test_a_separate_recorder_is_one_for_each_source() -> None:
         ("rec/n1:4241", ("n1:4241",)),
         ("rec/two", ("two",)),
     ]
-    outputs = outputs_of(config, START_NS)
+    outputs = outputs_of(config)
     assert outputs.files == (Path("/r/out_n1:4241.parquet"), Path("/r/out_two.parquet"))
     assert outputs.folders == (Path("/r/out_n1:4241.parquet.recording"), Path("/r/out_two.parquet.recording"))
+
+
+def test_of_a_name_with_the_time_only_the_folder_is_known_before() -> None:
+    outputs = outputs_of(with_sinks('[sinks.rec]\ntype = "recorder"\npath = "/100%/a-%H%M%S.parquet"\n'))
+    assert (outputs.files, outputs.folders, outputs.crowded) == ((), (), (Path("/100%"),))
 
 
 def test_sockets_are_made_by_the_agent_and_by_sinks() -> None:
     text = 'listen = "unix:/run/r/agent.sock"\n[sinks.prom]\ntype = "exporter"\nlisten = "unix:/run/r/prom.sock"\n'
     sockets = (Path("/run/r/agent.sock"), Path("/run/r/prom.sock"))
-    assert outputs_of(with_sinks(text), START_NS).sockets == sockets
+    assert outputs_of(with_sinks(text)).sockets == sockets
     elsewhere = "enabled = false\n" + text + 'source = "http://n1:4241"\n'
-    assert outputs_of(with_sinks(elsewhere), START_NS).sockets == sockets[1:]
+    assert outputs_of(with_sinks(elsewhere)).sockets == sockets[1:]
 
 
 def test_what_two_sinks_cannot_share() -> None:

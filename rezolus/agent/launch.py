@@ -6,20 +6,15 @@ import codecs
 import os
 import pwd
 import socket
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rezolus.agent import supervisor
 from rezolus.agent.privileges import (
-    Account,
     drop_privileges,
     find_account,
     forbid_new_privileges,
-    prepare_folder,
-    prepare_output,
-    prepare_socket,
     raise_file_limit,
 )
 
@@ -53,7 +48,8 @@ def _load(channel: socket.socket, config_path: Path, *, careful: bool = False, r
 
 
 def _prepare_again(config_path: Path, before: TaskMemory | None) -> Prepared:
-    """As for the first loader; besides, what new sinks write is made the unprivileged user's, who cannot do it itself."""
+    """As for the first loader; besides, what sinks write is made the unprivileged user's where it cannot do that itself."""
+    from rezolus.agent.belongings import prepare_outputs
     from rezolus.agent.prepare import prepare
     from rezolus.config import from_wire
     from rezolus.outputs import outputs_of
@@ -61,7 +57,7 @@ def _prepare_again(config_path: Path, before: TaskMemory | None) -> Prepared:
     prepared = prepare(config_path, before)
     config = from_wire(prepared.config)
     if not prepared.refused:
-        prepare_outputs(outputs_of(config, time.time_ns()), find_account(_daemon_user() or config.agent.user)[0])
+        prepare_outputs(outputs_of(config), find_account(_daemon_user() or config.agent.user)[0])
     return prepared
 
 
@@ -104,7 +100,7 @@ def start_helper(children: supervisor.Children) -> socket.socket:
 
 
 def give_up_privileges(user: str, outputs: Outputs | None = None, *, measuring: bool = True) -> list[str]:
-    """Become `user` for good and return what is worth a warning; what they are to write is prepared for them.
+    """Become `user` for good and return what is worth a warning; what they cannot make themselves is prepared for them.
 
     To be called when everything is imported (the user may not be able to read our modules) and before a socket is
     opened. Raises PrivilegeError. Who is not root stays who they are.
@@ -117,19 +113,11 @@ def give_up_privileges(user: str, outputs: Outputs | None = None, *, measuring: 
         return [warning] if measuring else []
     account, missing = find_account(user)
     if outputs is not None:
+        from rezolus.agent.belongings import prepare_outputs
+
         prepare_outputs(outputs, account)
     drop_privileges(account)
     return [] if missing is None else [missing]
-
-
-def prepare_outputs(outputs: Outputs, account: Account) -> None:
-    """Make what sinks write, or the way to it, the account's; by root. Raises PrivilegeError."""
-    for path in outputs.files:
-        prepare_output(path, account.uid, account.gid)
-    for path in outputs.folders:
-        prepare_folder(path, account.uid, account.gid)
-    for path in outputs.sockets:
-        prepare_socket(path, account.uid, account.gid)
 
 
 def preload_encodings() -> None:

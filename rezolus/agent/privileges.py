@@ -6,12 +6,10 @@ import ctypes
 import os
 import pwd
 import resource
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from rezolus.errors import UserError
-from rezolus.recording.output import replaceable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
@@ -117,97 +115,6 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def prepare_output(path: Path, uid: int, gid: int) -> None:
-    """Make the file `path` one that `uid` can write; called by root before it gives up its privileges.
-
-    Missing directories are made and given to `uid`; an existing directory is left as it is, the file in it
-    made and given away. Links are not followed, files of third users and what is no recording not touched. PrivilegeError says what is
-    in the way.
-    """
-    directory = path.parent
-    try:
-        prepare_directory(directory, uid, gid)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
-    except OSError as error:
-        raise PrivilegeError(f"{path}: cannot be written: {(error.strerror or '').lower()}") from error
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise PrivilegeError(f"{path}: is not a regular file")
-        if found.st_uid not in (0, os.geteuid(), uid) or found.st_nlink != 1:
-            raise PrivilegeError(f"{path}: belongs to another user or has several names; choose another path")
-        if not replaceable(fd):
-            raise PrivilegeError(f"{path}: exists and is no Parquet file; remove it or choose another path")
-        os.fchown(fd, uid, gid)
-    finally:
-        os.close(fd)
-    blocking = first_closed_directory(directory, uid, gid)
-    if blocking is not None:
-        user = _user_name(uid)
-        raise PrivilegeError(
-            f"{path}: user {user!r} cannot enter {blocking.absolute()}; choose a path it can reach, such as /var/lib/rezolus"
-        )
-
-
-def prepare_folder(path: Path, uid: int, gid: int) -> None:
-    """Make the directory `path` one that `uid` can work in. PrivilegeError says what is in the way."""
-    try:
-        prepare_directory(path, uid, gid)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid(), uid):
-            raise PrivilegeError(f"{path}: is not a directory of ours; remove it or choose another path")
-        os.chown(path, uid, gid, follow_symlinks=False)
-    except OSError as error:
-        raise PrivilegeError(f"{path}: cannot be made: {(error.strerror or '').lower()}") from error
-
-
-def prepare_socket(path: Path, uid: int, gid: int) -> None:
-    """Let `uid` make a socket at `path`. PrivilegeError says what is in the way.
-
-    A directory that is missing is made and given away, and so is one of root's with nothing in it, as a service manager makes for
-    a service. Any other is left as it is.
-    """
-    directory = path.parent
-    try:
-        prepare_directory(directory, uid, gid)
-        found = directory.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not any(directory.iterdir()):
-            os.chown(directory, uid, gid, follow_symlinks=False)
-    except OSError as error:
-        raise PrivilegeError(f"{directory}: cannot be made: {(error.strerror or '').lower()}") from error
-
-
-def prepare_directory(path: Path, uid: int, gid: int) -> None:
-    """Make the missing directories of `path` and give those made to `uid`; raises OSError."""
-    missing = []
-    while not path.exists():
-        missing.append(path)
-        path = path.parent
-    for directory in reversed(missing):
-        directory.mkdir(mode=0o755)
-        os.chown(directory, uid, gid, follow_symlinks=False)
-
-
-def first_closed_directory(path: Path, uid: int, gid: int) -> Path | None:
-    """The first directory on the way to `path`, itself included, that this user without other groups cannot enter.
-
-    Of a relative path only its own parts count: who is in the working directory need not be able to get there.
-    """
-    for directory in (*reversed(path.parents), path):
-        found = directory.stat()
-        shift = 6 if found.st_uid == uid else 3 if found.st_gid == gid else 0
-        if not found.st_mode >> shift & 1:
-            return directory
-    return None
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _prctl(option: int, argument: int = 0) -> None:

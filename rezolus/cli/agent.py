@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import signal
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,7 +84,7 @@ def _run(control: socket.socket | None, path: Path, form: Form) -> None:
     _import_the_rest(config)
     host = _Host(config, form, control)
     warnings = scheduler.apply(config.scheduler)
-    warnings += give_up_privileges(config.agent.user, outputs_of(config, time.time_ns()), measuring=control is not None)
+    warnings += give_up_privileges(config.agent.user, outputs_of(config), measuring=control is not None)
     for warning in (*config.warnings, *warnings):
         log.logger.warning("%s", warning)
     trio.run(host.run)
