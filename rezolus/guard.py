@@ -3,8 +3,9 @@
 - A name (`Host`) by which the server does not go gets 421. That is against DNS rebinding: a page in somebody's browser whose name
   is made to point at this host may not read what is served here. Addresses cannot be rebound, so any literal address
   passes where others may connect at all.
-- A request that may change something (any method but GET, HEAD and OPTIONS) is refused with 403 when a browser sent it for
-  another site's page, which it says in `Origin` or `Sec-Fetch-Site`, and with 401 without the token where one is configured.
+- What a browser sends for another site's page, which it says in `Origin` or `Sec-Fetch-Site`, is refused with 403: such a
+  page could not read the answer, but might have one made again and again. Following a link to a page is allowed.
+- A request that may change something (any method but GET, HEAD and OPTIONS) gets 401 without the token where one is configured.
 - Bodies are bounded.
 """
 
@@ -111,11 +112,9 @@ class Guard:
             return 421, "this server does not go by that name: use its address, or configure the name in `hosts`"
         if _length(headers) > MAX_BODY:
             return 413, f"the body is too long: at most {MAX_BODY} bytes"
-        if reading:
-            return None
-        if _is_cross_site(headers, hosts[0]):
+        if _is_cross_site(headers, hosts[0]) and not (reading and _follows_a_link(headers)):
             return 403, "refused: a browser sent this for another site's page"
-        if self._token is not None and not _bears(headers, self._token):
+        if not reading and self._token is not None and not _bears(headers, self._token):
             return 401, "this needs the token of the configured token_file: send `Authorization: Bearer TOKEN`"
         return None
 
@@ -129,6 +128,11 @@ def _is_cross_site(headers: dict[bytes, list[bytes]], host: bytes) -> bool:
     if any(site not in SAME_SITE for site in headers.get(b"sec-fetch-site", [])):
         return True
     return any(not _same_origin(origin, host) for origin in headers.get(b"origin", []))
+
+
+def _follows_a_link(headers: dict[bytes, list[bytes]]) -> bool:
+    """Whether somebody goes to a page, as against one that is shown inside of another."""
+    return headers.get(b"sec-fetch-mode") == [b"navigate"] and headers.get(b"sec-fetch-dest") == [b"document"]
 
 
 def _same_origin(origin: bytes, host: bytes) -> bool:

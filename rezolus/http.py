@@ -284,11 +284,8 @@ def _listen_unix(path: Path) -> socket.socket:
         path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        mask = os.umask(0o117)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
+        listener.bind(str(path))
+        path.chmod(0o660)  # nobody can connect before `listen`
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()

@@ -76,9 +76,19 @@ def test_whoever_opened_the_socket_file_may_use_any_name() -> None:
         ({"origin": "http://["}, 403),
     ],
 )
-def test_what_changes_something_is_not_done_for_other_sites(headers: dict[str, str], expected: int) -> None:
-    assert status(request("POST", **headers)) == expected
-    assert status(request("GET", **headers)) == 200
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
+def test_nothing_is_done_for_other_sites(method: str, headers: dict[str, str], expected: int) -> None:
+    assert status(request(method, **headers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "destination", "expected"),
+    [("navigate", "document", 200), ("navigate", "iframe", 403), ("no-cors", "image", 403), ("cors", "empty", 403)],
+)
+def test_a_link_on_another_site_may_be_followed(mode: str, destination: str, expected: int) -> None:
+    headers = {"sec_fetch_site": "cross-site", "sec_fetch_mode": mode, "sec_fetch_dest": destination}
+    assert status(request("GET", **headers)) == expected
+    assert status(request("POST", **headers)) == 403
 
 
 @pytest.mark.parametrize(
