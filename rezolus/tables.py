@@ -171,10 +171,10 @@ def texts(expected: str) -> Rule:
     return Rule(expected, _texts)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` when one of `known` is near, else nothing."""
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """`; did you mean ...?` when one of `known` is near, else nothing; `likeness`: how near, 1 is the same."""
     folded = {name.lower(): name for name in known}
-    matches = difflib.get_close_matches(word.lower(), folded, n=1)
+    matches = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=likeness)
     return f"; did you mean `{folded[matches[0]]}`?" if matches else ""
 
 

@@ -120,6 +120,17 @@ def test_what_is_not_done_here_is_said_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_sampler_of_theirs_is_told_from_a_misspelt_one_of_ours(tmp_path: Path) -> None:
+    theirs = ("cpu_power", "cpu_perf", "cpu_frequency", "cpu_bandwidth", "cpu_l3", "memory_numa", "network_ethtool")
+    tables = "".join(f"[samplers.{name}]\n" for name in theirs)
+    config = read(f"[general]\n{tables}[samplers.scheduler_runqeue]\nenabled = false\n[samplers.cpu_usge]\n", tmp_path)
+    assert config.warnings[:3] == (
+        "samplers.scheduler_runqeue: without effect: no sampler has this name; did you mean `scheduler_runqueue`?",
+        "samplers.cpu_usge: without effect: no sampler has this name; did you mean `cpu_usage`?",
+        f"samplers: not measured here: {', '.join(sorted(theirs))}",
+    )
+
+
 def test_an_exporter_of_theirs_is_an_exporter_fed_by_the_agent(tmp_path: Path) -> None:
     config = read(EXPORTER, tmp_path, "exporter")
     assert not config.agent.enabled

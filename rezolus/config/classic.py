@@ -27,7 +27,7 @@ from rezolus.config.structures import (
     SchedulerConfig,
     SinkConfig,
 )
-from rezolus.tables import TableReader
+from rezolus.tables import TableReader, nearest
 
 THEIRS = ("general", "prometheus", "external_metrics")
 """Tables that tell one of their files."""
@@ -39,6 +39,8 @@ COMMANDS: Mapping[Form, str] = {
     "hindsight": "rezolus hindsight FILE",
 }
 ONE_CLOCK = "there is one clock for all, and who asks gets a reading of now"
+TYPO = 0.85
+"""How alike a sampler's name and one of ours are that is meant by it: Rezolus has `cpu_power` beside our `cpu_cores`."""
 WITHOUT_EFFECT: Mapping[str, str] = {
     r"(defaults|samplers\..*)\.interval": ONE_CLOCK,
     r"(defaults|samplers\..*)\.gpu_perf_level": "GPUs are left as they are",
@@ -169,12 +171,17 @@ def _level(word: str) -> Literal["debug", "info", "warning", "error"]:
 def without_unknown_samplers(config: Config, notes: list[str]) -> Config:
     """The same configuration without the samplers that no definition file has; `notes` gets one that names them.
 
-    Rezolus has more samplers than we, and its file names them all.
+    Rezolus has more samplers than we, and its file names them all. So a name that is not known is no mistake, unless it
+    differs from one of ours by a letter or two.
     """
     known = config.defined_samplers()
     if known is None:
         return config
-    missing = sorted(name for name, sampler in config.samplers.items() if name not in known and sampler.enabled)
+    hints = {name: nearest(name, known, TYPO) for name in config.samplers if name not in known}
+    notes.extend(
+        f"samplers.{name}: without effect: no sampler has this name{hint}" for name, hint in hints.items() if hint
+    )
+    missing = sorted(name for name, hint in hints.items() if not hint and config.samplers[name].enabled)
     if missing:
         notes.append(f"samplers: not measured here: {', '.join(missing)}")
     samplers = {name: sampler for name, sampler in config.samplers.items() if name in known}
