@@ -39,7 +39,8 @@ def check(files: tuple[Path, ...]) -> int:
             print(f"error: {error}", file=sys.stderr)
             wrong += 1
             continue
-        problems = [*_token_problems(config)]
+        user_problems, user_warnings = _about_user(config)
+        problems = [*user_problems, *_token_problems(config)]
         if problems:
             sys.stdout.flush()
             print(f"error: {ConfigError(file, tuple(problems))}", file=sys.stderr)
@@ -53,9 +54,20 @@ def check(files: tuple[Path, ...]) -> int:
         print(f"{file}: ok")
         for line in _lines(config):
             print(f"  {line}")
-        for warning in (*config.warnings, *_unknown_samplers(config)):
+        for warning in (*config.warnings, *user_warnings, *_unknown_samplers(config)):
             print(f"  warning: {warning}")
     return 1 if wrong else 0
+
+
+def _about_user(config: Config) -> tuple[list[str], list[str]]:
+    """Problems and warnings about the user of this host who the daemon becomes when root starts it."""
+    from rezolus.agent.privileges import PrivilegeError, find_account
+
+    try:
+        _, warning = find_account(config.agent.user)
+    except PrivilegeError as error:
+        return [str(error)], []
+    return [], [] if warning is None else [warning]
 
 
 def _unknown_samplers(config: Config) -> tuple[str, ...]:

@@ -17,10 +17,15 @@ def check(*files: Path) -> subprocess.CompletedProcess[str]:
     return rezolus("config", "check", *files)
 
 
+def told(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What was said, whether or not this host has the user."""
+    return [line for line in done.stdout.splitlines() if not line.startswith("  warning: agent.user: there is no user")]
+
+
 def test_right_files_are_told_what_they_amount_to() -> None:
     done = check(*(ROOT / "config" / f"{name}.toml" for name in FILES))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[:4] == [
+    assert told(done)[:4] == [
         f"{ROOT}/config/rezolus.toml: ok",
         f"  agent at http://127.0.0.1:4241, every 1s, {PROBES} shipped files of definitions, as user rezolus",
         "  exporter exporter: local, every 1s; http://127.0.0.1:4242/metrics",
@@ -57,7 +62,7 @@ def test_mistakes_of_all_files_are_told_and_right_ones_as_well(tmp_path: Path) -
         '  sinks.a.type: expected one of "exporter", "recorder", "hindsight", found "recoder"; did you mean `recorder`?\n'
         f"error: {gone}: cannot be read: no such file or directory\n"
     )
-    assert done.stdout.splitlines() == [
+    assert told(done) == [
         f"{right}: ok",
         f"  agent at unix:/run/x.sock, every 1s, {PROBES} shipped files of definitions, as user rezolus",
         "  samplers: only cpu_usage",
@@ -72,11 +77,21 @@ def test_warnings_are_told_and_are_no_mistakes(tmp_path: Path) -> None:
     file.write_text("[general]\n[samplers.drivehealth]\nenabled = true\n[samplers.cpu_usage]\nenabled = false\n")
     done = check(file)
     assert done.returncode == 0
-    assert done.stdout.splitlines()[2:] == [
+    assert told(done)[2:] == [
         "  samplers: all but cpu_usage",
         "  warning: samplers: not measured here: drivehealth",
         "  warning: general.listen: 0.0.0.0:4241 can be reached from other hosts",
     ]
+
+
+def test_who_the_daemon_becomes_is_told_as_at_the_start(tmp_path: Path) -> None:
+    gone, root = tmp_path / "gone.toml", tmp_path / "root.toml"
+    gone.write_text('agent.user = "no-such-user-here"\nsinks.a.type = "exporter"')
+    root.write_text('agent.user = "root"\nsinks.a.type = "exporter"')
+    done = check(gone, root)
+    assert done.returncode == 1
+    assert "  warning: agent.user: there is no user 'no-such-user-here', running as 'nobody'; create it" in done.stdout
+    assert done.stderr == f"error: {root}: agent.user: must not be root, the agent listens on the network\n"
 
 
 @pytest.mark.parametrize("content", ["", "two words", None])
