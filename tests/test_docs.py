@@ -333,6 +333,11 @@ def pairs(words: list[str]) -> Iterator[str]:
     return (f"{one} {other}" for one, other in itertools.pairwise(words) if len(one + other) > 6)
 
 
+def test_the_page_of_the_exporter_names_its_keys() -> None:
+    table = (DOCS / "exporter.md").read_text().partition("## Keys\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {"type", *keys_of(SINK_TYPES["exporter"])}
+
+
 def test_the_top_level_tables_are_named() -> None:
     names = {field.name for field in msgspec.structs.fields(Config)} - {"path", "probes", "warnings"}
     text = CONFIGURATION.read_text()
