@@ -30,7 +30,7 @@ from tests.btfwriter import BtfWriter
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+PAGES = (*(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")), *sorted(DOCS.rglob("*.md")))
 EXAMPLE = "example.rzl"
 """What an example's file is called in its messages."""
 
