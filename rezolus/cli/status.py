@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 import click
@@ -27,6 +27,13 @@ UNIX = "unix:"
 TIMEOUT_S = 5.0
 MAXIMUM_BYTES = 64 << 20
 """Of an answer; one with hundreds of samplers has a megabyte."""
+
+NOBODY = (
+    "is the agent running, and is this its `agent.listen`? (Where no agent runs, /status of an exporter or of hindsight "
+    "says how it does.)"
+)
+OTHERS: Mapping[str, str] = {"scrapes": "an exporter", "buffer_duration_secs": "hindsight"}
+"""Keys by which the status of our other services is known."""
 
 
 @click.command()
@@ -76,7 +83,7 @@ def fetch(url: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         text = str(getattr(reason, "strerror", None) or reason).lower()
-        raise UserError(f"cannot read {url}: {text}; is the agent running, and is this its `agent.listen`?") from None
+        raise UserError(f"cannot read {url}: {text}; {NOBODY}") from None
 
 
 def _parts(answer: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -104,9 +111,7 @@ def fetch_unix(path: str) -> bytes:
             return b"".join(_parts(answer))
     except (OSError, http.client.HTTPException) as error:
         text = str(getattr(error, "strerror", None) or error).lower()
-        raise UserError(
-            f"cannot read {UNIX}{path}: {text}; is the agent running, and is this its `agent.listen`?"
-        ) from None
+        raise UserError(f"cannot read {UNIX}{path}: {text}; {NOBODY}") from None
 
 
 def parse(url: str, body: bytes) -> DaemonStatus:
@@ -114,4 +119,15 @@ def parse(url: str, body: bytes) -> DaemonStatus:
     try:
         return msgspec.json.decode(body, type=DaemonStatus)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise UserError(f"{url} does not answer as an agent does; is it the agent's address?") from None
+        raise UserError(f"{url} {_what_else(url, body)}") from None
+
+
+def _what_else(url: str, body: bytes) -> str:
+    """What there is to say of an answer that is no agent's."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        keys = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        for key, kind in OTHERS.items():
+            if key in keys:
+                place = "/status there" if url.startswith(UNIX) else f"{url}/status"
+                return f"is {kind}, not an agent; what it does is told as JSON by {place}"
+    return "does not answer as an agent does; is it the agent's address?"

@@ -99,6 +99,15 @@ def test_a_sink_that_runs_and_cannot_write_says_so() -> None:
     assert status_text.is_bad(found)
 
 
+@pytest.mark.parametrize(("key", "kind"), [("scrapes", "an exporter"), ("buffer_duration_secs", "hindsight")])
+def test_a_service_without_an_agent_is_told_by_its_status(key: str, kind: str) -> None:
+    body = msgspec.json.encode({"version": "1", key: 1})
+    with pytest.raises(UserError, match=f"http://host is {kind}, not an agent; .* by http://host/status$"):
+        status.parse("http://host", body)
+    with pytest.raises(UserError, match=f"unix:/x is {kind}, not an agent; .* by /status there$"):
+        status.parse("unix:/x", body)
+
+
 def test_a_sink_that_fails_is_bad_and_a_source_that_is_down_is_not() -> None:
     broken = replace(SINK, running=False, failure="cannot listen on 127.0.0.1:1: permission denied")
     assert "prom: cannot listen" in shown(of_daemon(sinks=(broken,)))
