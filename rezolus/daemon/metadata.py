@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from rezolus.daemon.feeds import Feed
 
 DESCRIPTIONS = "descriptions"
+JSON_TEXTS = ("systeminfo", "sampler_status")
+"""What sources say in JSON. It is put in as it came: decoding what a remote made up costs what that remote likes."""
 
 
 def metadata_of(feeds: Mapping[str, Feed], names: Sequence[str]) -> dict[str, str]:
@@ -21,41 +24,38 @@ def metadata_of(feeds: Mapping[str, Feed], names: Sequence[str]) -> dict[str, st
     if len(names) == 1:
         return dict(next(iter(found.values()))[0]) if found else {}
     sources: dict[str, dict[str, object]] = {}
-    descriptions: dict[str, object] = {}
+    helps: dict[str, dict[str, str]] = {}
     pinned: dict[str, str] = {}
     for name, (metadata, labels) in found.items():
         kind = labels.get("source", name)
-        entry = sources.setdefault(kind, {})
-        of_kind = _parsed(metadata.get(DESCRIPTIONS, ""))
-        if isinstance(of_kind, dict):
-            descriptions |= of_kind
-            entry[DESCRIPTIONS] = {**_mapping(entry.get(DESCRIPTIONS)), **of_kind}
+        if DESCRIPTIONS in metadata:
+            helps.setdefault(kind, {}).update(msgspec.json.decode(metadata[DESCRIPTIONS], type=dict[str, str]))
         identity = {key: labels[key] for key in ("node", "instance") if key in labels}
-        own = {key: _parsed(value) for key, value in metadata.items() if key not in ("source", DESCRIPTIONS)}
-        entry[next(iter(identity.values()), name)] = {**own, **identity}
+        own = {key: _embedded(key, text) for key, text in metadata.items() if key not in ("source", DESCRIPTIONS)}
+        sources.setdefault(kind, {})[next(iter(identity.values()), name)] = {**own, **identity}
         if "node" in identity and not pinned:
             pinned = {"pinned_node": identity["node"]}
             if "systeminfo" in metadata:
                 pinned["systeminfo"] = metadata["systeminfo"]
     combined = {
         **pinned,
-        "source": json.dumps(sorted(sources), separators=(",", ":")),
-        "per_source_metadata": json.dumps(sources, separators=(",", ":")),
+        "source": _json(sorted(sources)),
+        "per_source_metadata": _json(
+            {
+                kind: {**entry, **({DESCRIPTIONS: helps[kind]} if kind in helps else {})}
+                for kind, entry in sources.items()
+            }
+        ),
     }
-    if descriptions:
-        combined[DESCRIPTIONS] = json.dumps(descriptions, separators=(",", ":"))
+    if helps:
+        combined[DESCRIPTIONS] = _json({metric: text for of_kind in helps.values() for metric, text in of_kind.items()})
     return combined
 
 
-def _parsed(text: str) -> object:
-    """JSON objects and lists as such, so that they need not be quoted twice; all else as the text it is."""
-    if text[:1] not in ("{", "["):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+def _embedded(key: str, text: str) -> object:
+    """JSON as such, so that it need not be quoted twice; all else as the text it is."""
+    return msgspec.Raw(text.encode()) if key in JSON_TEXTS else text
 
 
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

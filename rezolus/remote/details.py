@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
+import numpy as np
 import trio
 
 from rezolus.reading import Catalog, Series
@@ -16,6 +18,13 @@ TIMEOUT_S = 2.0
 """For all pages together."""
 MAX_BODY = 4 << 20
 """Bytes of a page."""
+MAX_DEPTH = 32
+"""Objects and lists in one another. A page goes into recordings as it is, and not every reader of these gets to the bottom of a deeper one."""
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+_BRACKETS = b"[]{}"
+_STEPS = bytes.maketrans(_BRACKETS, b"\x01\xff\x01\xff")
+"""One deeper, one back, as int8."""
+_OTHERS = bytes(set(range(256)) - set(_BRACKETS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +50,22 @@ async def fetch_details(fetcher: Fetcher) -> Details:
 
 
 async def _page(fetcher: Fetcher, path: str, form: type, deadline: float) -> str:
-    """The page's text; empty when there is none of this form."""
+    """The page's text; empty when there is none of this form, or it is nested too deeply."""
     left = deadline - trio.current_time()
     if left <= 0:
         return ""
     try:
         page = await fetcher.get(path, timeout_s=left, accept="application/json", limit=MAX_BODY)
         msgspec.json.decode(page.body, type=form)
-        return page.body.decode()
+        return page.body.decode() if _depth(page.body) <= MAX_DEPTH else ""
     except (FetchError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""
+
+
+def _depth(body: bytes) -> int:
+    """How many objects and lists are in one another at most, in valid JSON."""
+    steps = np.frombuffer(_STRINGS.sub(b"", body).translate(_STEPS, delete=_OTHERS), np.int8)
+    return int(np.cumsum(steps, dtype=np.int64).max(initial=0))
 
 
 class Describer:

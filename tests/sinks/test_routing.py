@@ -16,11 +16,11 @@ from rezolus.agent.status import agent_status
 from rezolus.cli.status_text import is_bad
 from rezolus.config import LOCAL, SourceConfig, load
 from rezolus.daemon import Daemon
-from rezolus.daemon.feeds import Feeds
+from rezolus.daemon.feeds import Feed
 from rezolus.daemon.metadata import metadata_of
 from rezolus.daemon.status import daemon_status
 from rezolus.reading import Catalog, Series
-from rezolus.sinks.stream import Source
+from rezolus.sinks.stream import Demand, Source
 from rezolus.status import DaemonStatus
 from tests.synthetic import SyntheticSource, Walk
 
@@ -138,6 +138,45 @@ async def test_each_sink_has_its_own_sources_interval_and_metrics(tmp_path: Path
 def test_metadata_of_a_source_that_says_nothing_yet() -> None:
     assert metadata_of({}, ["gone"]) == {}
     assert json.loads(metadata_of({}, ["gone", "too"])["source"]) == []
+
+
+class Deep(Named):
+    """Says of itself what no decoder gets to the bottom of."""
+
+    def metadata(self) -> dict[str, str]:
+        deep = '{"a":' * 5000 + "1" + "}" * 5000
+        return {**super().metadata(), "version": deep, "systeminfo": deep, "sampler_status": f"[{deep}]"}
+
+
+def test_what_a_remote_says_of_itself_is_passed_on_without_being_decoded() -> None:
+    sources = {"deep": Deep("rezolus", {"node": "deep"}), "one": Named("rezolus", {"node": "one"})}
+    feeds = {name: Feed(name, source, None, Demand(1, ())) for name, source in sources.items()}
+    combined = metadata_of(feeds, ["one", "deep"])
+    metadata = sources["deep"].metadata()
+    about = combined["per_source_metadata"]
+    assert f'"sampler_status":{metadata["sampler_status"]}' in about
+    assert f'"version":{json.dumps(metadata["version"])}' in about
+    assert about.startswith('{"rezolus":{"one":{"version":"7","systeminfo":{"cpus": 2},"node":"one"},"deep":{')
+    assert combined["systeminfo"] == '{"cpus": 2}'
+
+
+async def test_a_deeply_nested_remote_costs_nobody_a_recording(tmp_path: Path) -> None:
+    def connect_deep(name: str, config: SourceConfig) -> Source:
+        del config
+        return Deep("rezolus", {"node": name})
+
+    for names in ('["one"]', '["one", "two"]'):
+        path = tmp_path / "rezolus.toml"
+        path.write_text(
+            SOURCES + recorder(tmp_path, f'source = {names}\ninterval = "20ms"') + "[agent]\nenabled = false\n"
+        )
+        daemon = Daemon(load(path), connect=connect_deep)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(lambda task_status, daemon=daemon: daemon.run(task_status=task_status))
+                await delivered(daemon)
+                daemon.stop()
+        assert '"sampler_status":[{"a":{"a":' in file_metadata(tmp_path / "out.parquet")["per_source_metadata"]
 
 
 async def test_the_status_has_sinks_and_sources_elsewhere(tmp_path: Path) -> None:
