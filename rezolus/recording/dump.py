@@ -131,6 +131,7 @@ def dump(folder: Path, start_ns: int, end_ns: int, output: Path, work_name: str)
             body.finish(file)
             rows = body.rows
         size = file.stat().st_size
+        output.parent.mkdir(parents=True, exist_ok=True)
         give_name(file, output)
     finally:
         shutil.rmtree(work, ignore_errors=True)

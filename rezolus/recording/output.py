@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -27,8 +28,9 @@ def give_name(file: Path, output: Path) -> None:
     """Rename; between file systems copy and rename. So `output` is the old file or the whole new one at any time.
 
     Only where its folder is not ours but the file is (made for us before privileges went), it is overwritten in place.
-    Raises OSError.
+    What is no recording is not replaced. Raises OSError.
     """
+    refuse_others(output)
     try:
         file.replace(output)
     except OSError:
@@ -57,6 +59,24 @@ def sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def refuse_others(output: Path) -> None:
+    """Raises FileExistsError or IsADirectoryError when a recording of this name would replace something else, OSError when that cannot be told."""
+    try:
+        fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
+        if not (stat.S_ISREG(mode) and replaceable(fd)):
+            raise FileExistsError(
+                errno.EEXIST, "exists and is no recording; remove it or choose another path", str(output)
+            )
     finally:
         os.close(fd)
 

@@ -23,7 +23,7 @@ from rezolus.guard import read_token
 from rezolus.http import ListenError, serve
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child
-from rezolus.recording.output import can_hold_files
+from rezolus.recording.output import can_hold_files, refuse_others
 from rezolus.recording.ring import Limits, Ring, RingStatistics
 from rezolus.recording.store import DumpResult, folder_lock
 from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
@@ -101,6 +101,10 @@ class Hindsight:
             can_hold_files(self.folder)
         except OSError as error:
             raise HindsightError(f"cannot use the buffer {self.folder}: {_reason(error)}") from error
+        try:
+            refuse_others(self.output)
+        except OSError as error:
+            raise HindsightError(f"cannot write dumps: {_reason(error)}") from error
 
     async def run(
         self,

@@ -173,6 +173,67 @@ def test_new_sinks_may_write_after_a_reload_and_a_broken_file_costs_nothing(fold
     assert output.stat().st_uid != 0
 
 
+def test_a_reload_leads_root_nowhere_by_a_link_of_the_daemons_user(folder: Path) -> None:
+    (folder / "own.rzl").write_text(PROBE)
+    home, victim = folder / "home", folder / "etc"
+    home.mkdir()
+    shutil.chown(home, "nobody")
+    (victim / "new.parquet.recording").mkdir(parents=True)
+    (victim / "new.parquet").touch()
+    before = whose(victim)
+    file, port = folder / "rezolus.toml", free_port()
+    back = f'[sinks.back]\ntype = "hindsight"\npath = "{home}/kept/back.parquet"\n'
+    file.write_text(agent(port) + back)
+    with service(file, address=f"127.0.0.1:{port}") as running:
+        eventually(lambda: running.sink("back")["statistics"]["written"] >= 5)
+        assert not (home / "kept/back.parquet").exists()  # before there is a dump
+        link = f"mv {home}/kept {home}/moved && ln -s {victim} {home}/kept"
+        subprocess.run(["/bin/sh", "-c", link], user="nobody", group="nogroup", extra_groups=[], check=True)
+        new = f'[sinks.new]\ntype = "recorder"\npath = "{home}/kept/new.parquet"\n'
+        more = f'[sinks.more]\ntype = "hindsight"\npath = "{home}/kept/sub/more.parquet"\n'
+        file.write_text(agent(port) + back + new + more)
+        answer = running.reload()
+        assert not answer["ok"]
+        assert all("permission denied" in problem for problem in answer["problems"])
+        assert whose(victim) == before
+        written = running.sink("back")["statistics"]["written"]
+        eventually(lambda: running.sink("back")["statistics"]["written"] >= written + 5)
+        running.end()
+
+
+def whose(folder: Path) -> dict[str, tuple[int, int]]:
+    """Owner and mode of everything in a folder."""
+    found = {str(path.relative_to(folder)): path.lstat() for path in folder.rglob("*")}
+    return {name: (status.st_uid, status.st_mode) for name, status in found.items()}
+
+
+def test_recordings_with_the_time_in_their_names_leave_nothing_else(folder: Path) -> None:
+    (folder / "own.rzl").write_text(PROBE)
+    home = folder / "home"
+    file, port = folder / "rezolus.toml", free_port()
+    named = '[sinks.rec]\ntype = "recorder"\npath = "{}/today-%H%M%S-x.parquet"\n'
+    file.write_text(agent(port) + named.format(home))
+    with service(file, address=f"127.0.0.1:{port}") as running:
+        for interval in ("1s", "2s"):
+            file.write_text(
+                agent(port)
+                + named.format(home)
+                + f'[sinks.w]\ntype = "exporter"\nlisten = "127.0.0.1:0"\ninterval = "{interval}"\n'
+            )
+            assert running.reload()["changed"] == ["w"]
+        output = Path(running.sink("rec")["statistics"]["output"])
+        assert {path.name for path in home.iterdir()} == {f"{output.name}.recording"}
+        eventually(lambda: running.sink("rec")["statistics"]["rows"] >= 5)
+        file.write_text(agent(port) + named.format(folder))
+        answer = running.reload()
+        assert not answer["ok"]
+        assert f"{folder}: user 'nobody' cannot make files here" in answer["problems"][0]
+        assert answer["changed"] == []
+        running.end()
+    assert list(home.iterdir()) == [output]
+    assert pq.read_metadata(output).num_rows >= 5
+
+
 def test_without_an_agent_there_is_no_root_helper(folder: Path) -> None:
     (folder / "own.rzl").write_text(PROBE)
     port, scraped = free_port(), free_port()

@@ -343,7 +343,7 @@ def test_the_file_may_be_ours_where_its_folder_is_not(reachable: Path) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(2))
     record(work, readings)
     output = reachable / "out.parquet"
-    output.write_bytes(bytes(10_000_000))
+    output.write_bytes(b"PAR1" + bytes(10_000_000))
     for path in (work, work / "00000000.segment", output):
         os.chown(path, 65534, 65534)
     pid = os.fork()
@@ -361,6 +361,16 @@ def test_the_file_may_be_ours_where_its_folder_is_not(reachable: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert_holds(pq.read_table(output), readings)
     assert output.stat().st_uid == 65534
+
+
+def test_what_is_no_recording_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    record(folder, list(Walk(catalog(cgroups=1)).run(2)))
+    output = tmp_path / "notes.txt"
+    output.write_text("precious")
+    with pytest.raises(OSError, match="exists and is no recording"):
+        finish.finish(folder, output)
+    assert output.read_text() == "precious"
+    finish.finish(folder, tmp_path / "out.parquet")
 
 
 def test_series_of_several_sources_are_told_apart_by_a_prefix(folder: Path, tmp_path: Path) -> None:

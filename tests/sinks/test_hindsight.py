@@ -343,6 +343,14 @@ async def test_a_buffer_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> 
         await sink.run(receive)
 
 
+async def test_dumps_that_would_replace_something_else_are_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "out.parquet").write_text("precious")
+    _, receive = trio.open_memory_channel[Reading](0)
+    with pytest.raises(HindsightError, match=r"cannot write dumps: .*/out\.parquet: exists and is no recording"):
+        await Hindsight("hind", config(tmp_path)).run(receive)
+    assert (tmp_path / "out.parquet").read_text() == "precious"
+
+
 async def test_it_buffers_while_its_address_is_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
