@@ -133,6 +133,7 @@ def test_ctrl_c_ends_a_command_with_130() -> None:
     code = (
         "import signal, sys\nfrom rezolus.cli.errors import run_reporting\n"
         "def command():\n    print('ready', flush=True)\n    signal.pause()\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # the tests may run where it is ignored
         "sys.exit(run_reporting(command))"
     )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
