@@ -125,6 +125,8 @@ def configuration(request: Request) -> Config:
     endpoints = request.endpoints or (Endpoint(url=DEFAULT_URL),)
     form = request.format or "parquet"
     output = request.output or DEFAULT_OUTPUTS[form]
+    if not output.name or output.is_dir():
+        raise UserError(f"{output} is a folder; choose the name of a file in it")
     if output.suffix == ".rez":
         raise UserError(
             f"{output}: .rez archives are not written; choose a name that ends in {DEFAULT_OUTPUTS[form].suffix}"

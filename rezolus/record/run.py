@@ -10,15 +10,15 @@ from pathlib import Path
 import trio
 
 from rezolus.config import Config, RecorderConfig, SourceConfig
-from rezolus.daemon import Daemon, Service, Signals
+from rezolus.daemon import Daemon, Service, Signals, Timing
 from rezolus.errors import UserError
 from rezolus.outputs import work_folder
-from rezolus.record.command import run_command
+from rezolus.record.command import CommandError, look_up, run_command
 from rezolus.record.progress import Progress, Tally, tally
 from rezolus.record.request import SINK, Request, configuration
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.remote.source import RemoteSource
-from rezolus.sinks.recorder import RecorderStatistics
+from rezolus.sinks.recorder import Recorder, RecorderStatistics
 
 REACH_S = 12.0
 """How long endpoints may take to show whether they are there."""
@@ -37,15 +37,19 @@ class UnreachableError(UserError):
 class Recording:
     """One run of `rezolus record`."""
 
-    def __init__(self, request: Request, *, finisher: Finisher = finish_in_child) -> None:
+    def __init__(self, request: Request, *, finisher: Finisher = finish_in_child, timing: Timing | None = None) -> None:
         """`finisher` completes the file. Raises UserError for a request that cannot be carried out."""
+        if request.command:
+            look_up(request.command[0])
         self._request = request
         self._config = configuration(request)
         recorder = self._config.sinks[SINK]
         assert isinstance(recorder, RecorderConfig)
         self._recorder = recorder
         self._sources: dict[str, RemoteSource] = {}
-        self._daemon = Daemon(self._config, services=self._services, connect=self._connect, finisher=finisher)
+        self._daemon = Daemon(
+            self._config, services=self._services, connect=self._connect, finisher=finisher, timing=timing
+        )
         self._began = 0.0
         self._status = 0
         self._failure: UserError | None = None
@@ -104,7 +108,7 @@ class Recording:
             for source in self._sources.values():
                 await source.settled()
         states = [source.status() for source in self._sources.values()]
-        if all(state.state != "up" for state in states):
+        if all(state.state != "up" for state in states) and not self.look().samples:
             reasons = "".join(f"\n  {state.url}: {state.error or 'does not answer'}" for state in states)
             self._fail(UnreachableError(f"nothing to record from:{reasons}"))
 
@@ -122,7 +126,11 @@ class Recording:
         try:
             ended = await run_command(self._request.command, None if duration is None else duration / 1e9)
         except OSError as error:
-            self._fail(UserError(f"cannot run {self._request.command[0]}: {(error.strerror or str(error)).lower()}"))
+            for outlet in self._daemon.ensemble.outlets.values():
+                if isinstance(outlet.sink, Recorder):
+                    outlet.sink.discard()  # an older recording of that name is worth more
+            reason = (error.strerror or str(error)).lower()
+            self._fail(CommandError(f"cannot run {self._request.command[0]}: {reason}"))
             return
         self._status = ended.status
         end_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

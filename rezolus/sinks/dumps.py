@@ -95,7 +95,7 @@ class Dumps:
             raise
         finally:
             shutil.rmtree(work, ignore_errors=True)  # it was killed
-        self.made += 1
+        self.made += bool(result.rows)
         return result
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Mapping
@@ -108,6 +109,7 @@ class Recorder:
         self._retry_ns = 0
         self._error = ""
         self._first_ns = self._last_ns = 0
+        self._discarded = False
         self._wall_ns = (0, 0)
         """Wall clock of the first and the last reading written."""
 
@@ -140,7 +142,14 @@ class Recorder:
                 nursery.start_soon(self._absorb_sealed)
                 await self._record(readings)
                 nursery.cancel_scope.cancel()
-            await self._finish()
+            if self._discarded:
+                self._remove()
+            else:
+                await self._finish()
+
+    def discard(self) -> None:
+        """Leave nothing of this recording when it ends."""
+        self._discarded = True
 
     def check(self) -> None:
         """Whether it could start, as far as files tell. Raises RecordingError."""
@@ -280,7 +289,8 @@ class Recorder:
             if "role" in said:
                 own["role"] = said.pop("role")
             if "sampler_status" in said:
-                own["sampler_status"] = _parsed(said.pop("sampler_status"))
+                # JSON, and of whoever was recorded: it is not ours to decode.
+                own["sampler_status"] = msgspec.Raw(said.pop("sampler_status").encode())
             said[PER_SOURCE] = msgspec.json.encode({said.get("source", "rezolus"): own}).decode()
         return {**said, **self._config.metadata}
 
@@ -316,6 +326,11 @@ class Recorder:
             # A child that was begun ends by itself: it would have to be repeated otherwise.
             with trio.CancelScope(shield=True):
                 await self._child("absorb", str(self.folder), str(self._segments - 2))
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # as above
+            self.folder.parent.rmdir()
 
     async def _finish(self) -> None:
         started = trio.current_time()
@@ -358,14 +373,6 @@ def _refuse_other_files(output: Path) -> None:
             raise RecordingError(f"{output} exists and is no recording; remove it or choose another path")
     finally:
         os.close(fd)
-
-
-def _parsed(text: str) -> object:
-    """What the JSON says; text that is none as it is."""
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
 
 
 def _reason(error: OSError) -> str:

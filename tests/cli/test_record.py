@@ -182,7 +182,6 @@ def test_a_command_is_recorded_from_before_its_begin_to_behind_its_end(tmp_path:
         ((), ("true",), 0),
         (("-d", "200ms"), ("sleep", "100"), 124),
         (("-d", "200ms"), ("sh", "-c", "trap '' TERM; while :; do sleep 1; done"), 124),
-        ((), ("/no/such/command",), 1),
     ],
 )
 def test_the_status_is_the_commands(
@@ -191,8 +190,51 @@ def test_the_status_is_the_commands(
     with agent() as url:
         done = record(tmp_path, "--url", url, "-i", "20ms", *arguments, "--", *command)
     assert done.returncode == status, done.stderr
-    assert ("cannot run /no/such/command: no such file or directory" in done.stderr) == (status == 1)
     assert rows(tmp_path / "rezolus.parquet") >= 1
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("/no/such/command", "no such file or directory"),
+        ("./noexec", "it is no executable file"),
+        ("mkae", "there is no such command in PATH"),
+        ("./broken", "exec format error"),
+    ],
+)
+def test_a_command_that_cannot_run_costs_no_recording(command: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "noexec").write_text("#!/bin/sh\n")
+    (tmp_path / "broken").write_text("no script")
+    (tmp_path / "broken").chmod(0o755)
+    with agent() as url:
+        assert record(tmp_path, "--url", url, "-i", "20ms", "-d", "100ms", "-o", "good.parquet").returncode == 0
+        before = (tmp_path / "good.parquet").read_bytes()
+        done = record(tmp_path, "--url", url, "-i", "20ms", "-o", "good.parquet", "--", command)
+    assert done.returncode == 1
+    assert f"error: cannot run {command}: {reason}" in done.stderr
+    assert (tmp_path / "good.parquet").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "good.parquet", "noexec"]
+
+
+def test_a_command_does_not_outlive_a_recorder_that_is_killed(tmp_path: Path) -> None:
+    ready, said = tmp_path / "ready", tmp_path / "said"
+    script = f"trap 'echo over > {said}; exit' TERM; echo > {ready}; while :; do sleep 0.05; done"
+    with agent() as url, running(tmp_path, "--url", url, "-i", "20ms", "--", "sh", "-c", script) as process:
+        until(ready.exists, process)
+        process.kill()
+        process.wait()
+        until(said.exists)
+
+
+def test_timeout_signals_twice_and_the_recording_is_finished(tmp_path: Path) -> None:
+    with agent() as url, running(tmp_path, "--url", url, "-i", "20ms") as process:
+        until(lambda: has_rows(tmp_path, 5), process)
+        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 0
+        process.communicate()
+    assert rows(tmp_path / "rezolus.parquet") >= 5
 
 
 @pytest.mark.parametrize("command", [(), ("--", "sleep", "100")])
@@ -252,6 +294,10 @@ def test_a_killed_recording_is_recovered_by_any_of_its_names(tmp_path: Path) -> 
         (("-i", "1"), 2, "expected a duration of at least 1ms"),
         (("-l", "a=b"), 2, "--label belongs to .rez archives"),
         (("-o", "x.rez"), 1, "x.rez: .rez archives are not written; choose a name that ends in .parquet"),
+        (("-o", "."), 1, "error: . is a folder; choose the name of a file in it"),
+        (("-o", ""), 1, "error: . is a folder"),
+        (("-o", "/"), 1, "error: / is a folder"),
+        (("-o", "/usr/"), 1, "error: /usr is a folder"),
         (("--config", "missing.toml"), 1, "missing.toml: no such file or directory"),
         (("--recover", "nothing"), 1, "nothing: no such file or folder, and there is no folder nothing.recording"),
         (("--recover", "."), 1, "holds no recording and no segments; nothing to recover"),

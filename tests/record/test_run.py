@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import trio
 
+from rezolus.daemon import Timing
 from rezolus.errors import UserError
 from rezolus.record.progress import Progress, Tally, tally
 from rezolus.record.request import Endpoint, Format, Request
@@ -45,7 +46,9 @@ async def test_a_second_signal_leaves_at_once_and_says_how_to_recover(
     statuses = []
     with agent() as url, trio.fail_after(60):
         recording = Recording(
-            Request(endpoints=(Endpoint(url=url),), output=output, interval=20 * MS), finisher=finish_never
+            Request(endpoints=(Endpoint(url=url),), output=output, interval=20 * MS),
+            finisher=finish_never,
+            timing=Timing(together_s=0),
         )
 
         async def run() -> None:

@@ -199,11 +199,12 @@ async def test_the_other_pages(tmp_path: Path) -> None:
             ("PUT", "/status", "GET"),
         ]:
             refused = await client.request(method, path)
-            assert (refused.status_code, refused.text) == (405, "method not allowed\n")
+            assert (refused.status_code, refused.text) == (405, f"method not allowed: {method} {path}\n")
             assert allowed in refused.headers["allow"]
         assert (await client.get("/dump/elsewhere")).status_code == 404
         head = await client.head("/dump")
         assert (head.status_code, head.content) == (200, b"")
+        assert "no reading" in (await client.get("/dump?start=0&end=0")).text
         assert sink.statistics().dumps == 0
 
 
