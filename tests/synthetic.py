@@ -99,6 +99,7 @@ class SyntheticSource:
         self.walk = walk
         self.limit = limit
         self.late = 0
+        self.interval_ns = SECOND_NS
 
     def labels(self) -> dict[str, str]:
         return {"source": "synthetic"}
@@ -119,19 +120,19 @@ class SyntheticSource:
         # Few different readings, made beforehand: what is measured is the sinks, not the random numbers.
         made = [self.walk.step() for _ in range(20)]
         task_status.started()
+        self.interval_ns = demand.interval_ns
         begin = trio.current_time()
-        interval = demand.interval_ns / SECOND_NS
-        number = 0
+        number = elapsed_ns = 0
         while self.limit is None or number < self.limit:
-            await trio.sleep_until(begin + number * interval)
-            self.late += trio.current_time() > begin + (number + 1) * interval
+            await trio.sleep_until(begin + elapsed_ns / SECOND_NS)
+            self.late += trio.current_time() > begin + (elapsed_ns + self.interval_ns) / SECOND_NS
             template = made[number % len(made)]
             now = time.time_ns()
             publish(
                 Reading(
                     template.catalog,
                     now,
-                    number * demand.interval_ns,
+                    elapsed_ns,
                     300_000,
                     template.counters,
                     template.gauges,
@@ -139,7 +140,11 @@ class SyntheticSource:
                 )
             )
             number += 1
+            elapsed_ns += self.interval_ns
         await trio.sleep_forever()
+
+    def adjust(self, demand: Demand) -> None:
+        self.interval_ns = demand.interval_ns
 
 
 def main() -> None:

@@ -43,13 +43,14 @@ def source(name: str, port: int) -> str:
 
 
 class Adjusting(SyntheticSource):
-    """A source that is told what is wanted while it runs, as the agent is."""
+    """A source that remembers what was wanted while it ran."""
 
     def __init__(self) -> None:
         super().__init__(Walk(catalog(cgroups=1)))
         self.demands: list[Demand] = []
 
     def adjust(self, demand: Demand) -> None:
+        super().adjust(demand)
         self.demands.append(demand)
 
 
@@ -326,13 +327,13 @@ async def test_sources_come_go_and_are_replaced_under_the_sinks(tmp_path: Path) 
     assert bench.remotes.running == []
 
 
-async def test_another_interval_reaches_the_source_as_it_can_take_it(tmp_path: Path) -> None:
+async def test_another_interval_reaches_the_sources_that_run(tmp_path: Path) -> None:
     text = AGENT + source("far", 1) + exporter("prom", 0) + exporter("other", 0, 'source = "far"')
     async with running(tmp_path, text) as bench:
         faster = text + recorder("rec", tmp_path / "out.parquet", 'source = ["local"]')
         assert (await bench.reload(faster.replace('"20ms"', '"10ms"'))).ok
         assert [demand.interval_ns for demand in bench.source.demands] == [10_000_000]
-        assert bench.remotes.urls == ["http://127.0.0.1:1"]  # the same source, begun anew
+        assert bench.remotes.urls == ["http://127.0.0.1:1"]
         await bench.fed("other")
 
 

@@ -12,7 +12,7 @@ from rezolus.config import LOCAL, Config, Selection, SourceConfig
 from rezolus.errors import UserError
 from rezolus.reading import Reading
 from rezolus.remote.status import RemoteStatus
-from rezolus.sinks.stream import Adjustable, Demand, Hub, Source, demand_of
+from rezolus.sinks.stream import Demand, Hub, Source, demand_of
 
 PATIENCE_S = 1.0
 """By how much the agent in this process may be late before it counts as not delivering."""
@@ -55,28 +55,19 @@ class Feed:
         self.demand = demand
         self.hub = Hub(demand.interval_ns)
         self._last = time.monotonic()
-        self._whole = trio.CancelScope()
-        self._turn = trio.CancelScope()
+        self._running = trio.CancelScope()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The source until `end`, begun anew where a change of demand needs that."""
-        with self._whole:
-            while True:
-                with trio.CancelScope() as self._turn:
-                    self._last = time.monotonic()
-                    await self.source.run(self.demand, self._publish, task_status=task_status)
-                if not self._turn.cancelled_caught:
-                    return
-                task_status = trio.TASK_STATUS_IGNORED
+        """The source until `end`."""
+        with self._running:
+            self._last = time.monotonic()
+            await self.source.run(self.demand, self._publish, task_status=task_status)
 
     def change(self, demand: Demand) -> None:
         """From now on that is wanted."""
         self.demand = demand
         self.hub.change_tick(demand.interval_ns)
-        if isinstance(self.source, Adjustable):
-            self.source.adjust(demand)
-        else:
-            self._turn.cancel()
+        self.source.adjust(demand)
 
     def differs(self, config: Config) -> bool:
         """Whether another source has its name in `config`."""
@@ -84,7 +75,7 @@ class Feed:
 
     def end(self) -> None:
         """No more of that source."""
-        self._whole.cancel()
+        self._running.cancel()
 
     def delivers(self) -> bool:
         """Whether there are readings to be had of it now."""

@@ -43,7 +43,7 @@ DAY_NS = 86_400 * NS
 
 
 class RemoteSource:
-    """An agent or Prometheus endpoint; implements `rezolus.sinks.stream.Source`. May be run again after it was cancelled."""
+    """An agent or Prometheus endpoint; implements `rezolus.sinks.stream.Source`."""
 
     def __init__(self, name: str, config: SourceConfig) -> None:
         self.name = name
@@ -52,6 +52,8 @@ class RemoteSource:
         self._feed = self._feeds[0]
         self._contact: Contact | None = None
         self._known: tuple[Details, str] | None = None
+        self._clock = SamplingClock(1.0)
+        self._pause = trio.CancelScope()
         self._retry_at = 0.0
         self._unreached = 0
         self._told: deque[float] = deque(maxlen=CHANGES)
@@ -69,19 +71,27 @@ class RemoteSource:
     ) -> None:
         """Publish a reading per interval, as far as there are any, until cancelled; started at once."""
         task_status.started()
-        interval = demand.interval_ns / NS
-        timeout_s = min(max(2 * interval, TIMEOUT_S[0]), TIMEOUT_S[1])
+        self._clock = SamplingClock(demand.interval_ns / NS)
         try:
-            await self._attempt(timeout_s, None)  # finds out what is there, before the first tick
-            clock = SamplingClock(interval)
+            await self._attempt(None)  # finds out what is there, before the first tick
             while True:
-                tick = await clock.wait()
+                with trio.CancelScope() as self._pause:
+                    tick = await self._clock.wait()
+                if self._pause.cancelled_caught:
+                    continue  # the interval is another one now
                 early = trio.current_time() < self._retry_at
                 self._count(skipped=tick.skipped + early)
                 if not early:
-                    await self._attempt(timeout_s, publish)
+                    await self._attempt(publish)
         finally:
             await self._lose_contact()
+
+    def adjust(self, demand: Demand) -> None:
+        """Another interval from the next fetch on; a fetch that is under way is not disturbed."""
+        interval = demand.interval_ns / NS
+        if interval != self._clock.interval:
+            self._clock.change(interval)
+            self._pause.cancel()
 
     def status(self) -> RemoteStatus:
         """How it is now."""
@@ -135,8 +145,9 @@ class RemoteSource:
         path = default if parts.path in {"", "/"} else parts.path
         return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
-    async def _attempt(self, timeout_s: float, publish: Callable[[Reading], None] | None) -> None:
+    async def _attempt(self, publish: Callable[[Reading], None] | None) -> None:
         """One reading, or a failure more."""
+        timeout_s = min(max(2 * self._clock.interval, TIMEOUT_S[0]), TIMEOUT_S[1])
         try:
             if self._contact is None:
                 self._contact, answer = await make_contact(self._config, self._feeds, timeout_s)

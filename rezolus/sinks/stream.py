@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -65,13 +65,8 @@ class Source(Protocol):
         """Publish a reading each interval until cancelled; started once readings are about to come."""
         ...
 
-
-@runtime_checkable
-class Adjustable(Protocol):
-    """A source whose demand may change while it runs; others are run anew."""
-
     def adjust(self, demand: Demand) -> None:
-        """From now on that is wanted."""
+        """From now on that is wanted, of a source that runs: what it has, connections included, it keeps."""
         ...
 
 

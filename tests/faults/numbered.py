@@ -77,6 +77,9 @@ class NumberedSource:
                 )
                 WITNESS.pack_into(last, 0, number)
 
+    def adjust(self, demand: Demand) -> None:
+        raise AssertionError("nothing is reloaded here")
+
 
 def main() -> None:
     from rezolus.config import LOCAL, load

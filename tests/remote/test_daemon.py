@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,7 +14,8 @@ import trio
 
 from rezolus.agent.clock import SamplingClock
 from rezolus.config import LOCAL, load
-from rezolus.daemon import Daemon
+from rezolus.daemon import Daemon, reread_file
+from rezolus.daemon.status import remote_statuses
 from rezolus.reading import Reading
 from rezolus.sinks.stream import Demand
 from tests.remote.servers import Answers, raw, serving
@@ -26,8 +28,9 @@ PAGE = b"# HELP jobs_total Jobs.\n# TYPE jobs_total counter\njobs_total 7\n"
 def daemon_for(folder: Path, sources: dict[str, str], taken: list[str], recorder: str = "") -> Daemon:
     tables = "".join(f'[sources.{name}]\nurl = "{url}"\n' for name, url in sources.items())
     sink = f'[sinks.rec]\ntype = "recorder"\npath = "{folder}/out.parquet"\nsource = {json.dumps(taken)}\n{recorder}\n'
-    (folder / "rezolus.toml").write_text(f'[agent]\ninterval = "50ms"\n{tables}{sink}')
-    return Daemon(load(folder / "rezolus.toml"), {LOCAL: Here(Walk(SMALL))})
+    path = folder / "rezolus.toml"
+    path.write_text(f'[agent]\ninterval = "50ms"\n{tables}{sink}')
+    return Daemon(load(path), {LOCAL: Here(Walk(SMALL))}, reread=partial(reread_file, path, "agent"))
 
 
 class Here(SyntheticSource):
@@ -113,6 +116,19 @@ async def test_a_recording_of_one_remote_says_where_it_is_from(tmp_path: Path) -
     assert metadata[b"source"] == b"rezolus"
     assert metadata[b"version"] == b"6.0.0"
     assert json.loads(metadata[b"systeminfo"]) == {"hostname": "web1"}
+
+
+async def test_a_reload_leaves_the_connection_to_a_remote_alone(tmp_path: Path) -> None:
+    async with serving(Agent()) as port:
+        daemon = daemon_for(tmp_path, {"web1": f"http://127.0.0.1:{port}"}, ["web1"])
+        async with recording(daemon):
+            for number, interval in enumerate((50, 25, 10, 5)):
+                text = (tmp_path / "rezolus.toml").read_text()
+                more = f'[sinks.more{number}]\ntype = "exporter"\nlisten = "127.0.0.1:0"\nsource = "web1"\n'
+                (tmp_path / "rezolus.toml").write_text(text + more + f'interval = "{interval}ms"\n')
+                assert (await daemon.reload()).changed == (f"more{number}",)
+            (remote,) = remote_statuses(daemon)
+    assert (remote.contacts, remote.failed) == (1, 0)
 
 
 def _keys(table: object) -> list[tuple[str, str]]:

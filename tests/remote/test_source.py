@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-import trio
 
 from rezolus.reading import Catalog, Reading, Series
+from rezolus.sinks.stream import Demand
 from rezolus.wire.decode import Decoder
 from rezolus.wire.encode import Encoder
 from tests.remote.servers import DATA, Answers, agent_like_rezolus, descriptions, polling, serving
@@ -241,17 +241,32 @@ async def test_without_a_token_file_no_token_is_sent() -> None:
     assert all("Authorization" not in headers for _, headers in agent.asked)
 
 
-async def test_a_source_can_be_run_again() -> None:
-    from rezolus.sinks.stream import Demand
+async def test_another_interval_is_taken_at_once_and_costs_no_contact() -> None:
+    hour = 3_600_000
+    async with serving(Agent()) as port, polling(f"http://127.0.0.1:{port}", interval_ms=hour) as polled:
+        await polled.source.settled()
+        polled.source.adjust(Demand(20_000_000, ()))
+        await polled.until_readings(3)
+        status = polled.source.status()
+    assert (status.contacts, status.failed) == (1, 0)
 
-    async with serving(Agent()) as port, polling(f"http://127.0.0.1:{port}") as polled:
+
+async def test_another_interval_does_not_disturb_the_fetch_under_way() -> None:
+    agent = Agent()
+    async with serving(agent) as port, polling(f"http://127.0.0.1:{port}") as polled:
         await polled.until_readings(1)
-        source = polled.source
-    readings: list[Reading] = []
-    async with serving(Agent(), port=port), trio.open_nursery() as nursery:
-        await nursery.start(source.run, Demand(30_000_000, ()), readings.append)
-        with trio.fail_after(20):
-            while len(readings) < 2:  # noqa: ASYNC110
-                await trio.sleep(0.005)
-        nursery.cancel_scope.cancel()
-    assert source.status().contacts == 2
+        sent: list[bytes] = []
+
+        def change_and_answer() -> bytes:
+            polled.source.adjust(Demand((20 + len(sent) % 2) * 1_000_000, ()))
+            sent.append(agent.snapshot())
+            return sent[-1]
+
+        agent.pages["/metrics/binary"] = change_and_answer
+        before = len(polled.readings)
+        await polled.until_readings(10)
+        status = polled.source.status()
+        got = [reading.time_ns for reading in polled.readings[before:]]
+    made = [Decoder().decode(body).reading.time_ns for body in sent]
+    assert (status.contacts, status.failed) == (1, 0)
+    assert [time_ns for time_ns in got if time_ns in made] == made[: len(got)]
