@@ -1,7 +1,9 @@
 """The root side that stays: a tiny helper that starts loaders, and nothing else.
 
 The helper is forked before anything big is imported. It holds one socket, to the daemon, over which it takes
-single bytes and nothing more: no byte that came over the network is ever looked at by root.
+single bytes and nothing more. What root starts for the daemon is told more only in one case: a loader that is to replace what
+runs gets from the daemon a description of that and descriptors, over a socket of its own, and checks them
+(`rezolus.agent.exchange`). Nothing that came over the network is in either.
 
 | from the daemon | the helper |
 |---|---|
