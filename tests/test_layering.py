@@ -44,12 +44,15 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 MAY_IMPORT: dict[str, set[str]] = {
     "reading": set(),
+    "answers": {"compression"},
+    "pages": {"compression"},
     "outputs": {"config", "units"},
     "recording": {"errors", "reading"},
     "bpf": set(),
     "wire": {"errors", "reading", "recording"},
     "remote": {"agent", "config", "errors", "guard", "histogram", "reading", "sinks", "units", "wire"},
     "sinks": {
+        "answers",
         "compression",
         "config",
         "errors",
@@ -57,12 +60,25 @@ MAY_IMPORT: dict[str, set[str]] = {
         "outputs",
         "histogram",
         "http",
+        "pages",
         "reading",
         "recording",
         "units",
         "wire",
     },
-    "agent": {"outputs", "bpf", "compression", "config", "definitions", "errors", "reading", "recording", "wire"},
+    "agent": {
+        "answers",
+        "outputs",
+        "bpf",
+        "compression",
+        "config",
+        "definitions",
+        "errors",
+        "pages",
+        "reading",
+        "recording",
+        "wire",
+    },
     "watch": {"agent", "errors", "histogram", "reading", "units"},
 }
 """Rooms of `rezolus` and what each may use of the others: a sink knows no agent, and neither knows the daemon or a command."""

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import msgspec
-from quart import Response, request
+from quart import Response
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
 
 from rezolus import __version__
 from rezolus.agent.report import AgentStatus
 from rezolus.agent.snapshots import Form, Snapshots
-from rezolus.compression import Encoding, compress, negotiate
+from rezolus.compression import compress
+from rezolus.pages import JSON, SNAPSHOT_TYPES, TEXT, accepted_encoding, encoded, refuse_in_words, text
 
 BANNER = f"Rezolus {__version__} Agent\nMetrics are at /metrics/binary and /metrics/json, how the agent is doing at /status.\n"
 """The first line is what a viewer of Rezolus looks at: source and version."""
 
-TEXT = "text/plain; charset=utf-8"
-JSON = "application/json"
-BINARY = "application/octet-stream"
 SMALL = 256
 """Bodies below this many bytes are not worth compressing."""
 
-PAGES: Mapping[Form, str] = {"binary": BINARY, "json": TEXT, "descriptions": JSON}
-"""Below `/metrics/`; that the JSON is sent as plain text is how Rezolus does it."""
+PAGES: Mapping[str, str] = {**SNAPSHOT_TYPES, "descriptions": JSON}
+"""Below `/metrics/`."""
 
 
 def make_app(
@@ -40,11 +37,11 @@ def make_app(
 
     @app.get("/metrics/<any(binary, json, descriptions):form>")
     async def metrics(form: Form) -> Response:
-        encoding = negotiate(request.headers.get("Accept-Encoding", ""))
-        body = snapshots.body(form, encoding)
+        encoding = accepted_encoding()
+        body = await snapshots.body(form, encoding)
         if body is None:
-            return _text("nothing is measured yet: the definitions are being loaded\n", 503, {"Retry-After": "1"})
-        return _encoded(body, PAGES[form], encoding)
+            return text("nothing is measured yet: the definitions are being loaded\n", 503, {"Retry-After": "1"})
+        return encoded(body, PAGES[form], encoding)
 
     @app.get("/systeminfo")
     async def system() -> Response:
@@ -58,26 +55,11 @@ def make_app(
     async def whole() -> Response:
         return _answer(msgspec.json.encode(status()), JSON)
 
-    @app.errorhandler(HTTPException)
-    async def wrong(error: HTTPException) -> Response:
-        headers = {name: value for name, value in error.get_headers() if name == "Allow"}
-        return _text(f"{error.name.lower()}: {request.method} {request.path}\n", error.code or 500, headers)
-
+    refuse_in_words(app)
     return app
 
 
 def _answer(body: bytes, content_type: str) -> Response:
     """`body`, compressed as the client likes it."""
-    encoding = negotiate(request.headers.get("Accept-Encoding", "")) if len(body) >= SMALL else None
-    return _encoded(body if encoding is None else compress(body, encoding), content_type, encoding)
-
-
-def _encoded(body: bytes, content_type: str, encoding: Encoding | None) -> Response:
-    headers = {"Vary": "Accept-Encoding"}
-    if encoding is not None:
-        headers["Content-Encoding"] = encoding
-    return Response(body, headers=headers, content_type=content_type)
-
-
-def _text(text: str, status: int, headers: Mapping[str, str]) -> Response:
-    return Response(text, status=status, headers=dict(headers), content_type=TEXT)
+    encoding = accepted_encoding() if len(body) >= SMALL else None
+    return encoded(body if encoding is None else compress(body, encoding), content_type, encoding)

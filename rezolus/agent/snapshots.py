@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal
 
 import msgspec
 
 from rezolus import __version__
-from rezolus.compression import Encoding, compress
+from rezolus.answers import Answers
+from rezolus.compression import Encoding
 from rezolus.reading import Reading, Series
 from rezolus.wire.encode import HIDDEN, Encoder, Version, to_json
 
@@ -38,35 +40,24 @@ class Snapshots:
         self._described = described
         self._encoder = Encoder(version, SNAPSHOT_METADATA)
         self._encoded: Reading | None = None
-        self._bodies: dict[tuple[Form, Encoding | None], bytes] = {}
+        self._answers = Answers()
 
-    def body(self, form: Form, encoding: Encoding | None = None) -> bytes | None:
+    async def body(self, form: Form, encoding: Encoding | None = None) -> bytes | None:
         """The body of a page; None while there is nothing to read."""
         reading = self._reading()
         if reading is None:
             return None
         if reading is not self._encoded:
             self._encoded = reading
-            self._bodies.clear()
-        return self._cached(reading, form, encoding)
-
-    def _cached(self, reading: Reading, form: Form, encoding: Encoding | None) -> bytes:
-        body = self._bodies.get((form, encoding))
-        if body is None:
-            body = (
-                self._make(reading, form) if encoding is None else compress(self._cached(reading, form, None), encoding)
-            )
-            self._bodies[form, encoding] = body
-        return body
-
-    def _make(self, reading: Reading, form: Form) -> bytes:
-        match form:
-            case "binary":
-                return self._encoder.encode(self._select(reading))
-            case "json":
-                return to_json(self._cached(reading, "binary", None))
-            case "descriptions":
-                return self._descriptions(self._select(reading))
+            self._answers = Answers()
+        answers = self._answers  # while this one waits, another may begin the next reading's
+        if form == "descriptions":
+            answers.body(form, lambda: self._descriptions(self._select(reading)))
+        else:
+            binary = answers.body("binary", lambda: self._encoder.encode(self._select(reading)))
+            if form == "json":
+                await answers.body_aside(form, partial(to_json, binary))
+        return await answers.encoded(form, encoding)
 
     def _descriptions(self, reading: Reading) -> bytes:
         """The help text of each metric; the first one where they differ."""

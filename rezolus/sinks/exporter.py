@@ -10,19 +10,19 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import trio
 from quart import Response, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
 
 from rezolus import __version__
-from rezolus.compression import negotiate
+from rezolus.answers import Answers
 from rezolus.config import ExporterConfig
 from rezolus.http import Bound, serve
+from rezolus.pages import SNAPSHOT_TYPES, accepted_encoding, encoded, refuse_in_words, text
 from rezolus.reading import Reading
-from rezolus.sinks.answers import Answers
 from rezolus.sinks.exposition import TEXT, Syntax
 from rezolus.sinks.negotiation import choose
 from rezolus.sinks.prometheus import Family, Renderer, Style
@@ -36,9 +36,6 @@ FRESH_INTERVALS = 5
 FRESH_NS = 15_000_000_000
 """A reading older than both of these is not served any more: whoever looks must see that nothing comes."""
 
-PLAIN = "text/plain; charset=utf-8"
-SNAPSHOT_TYPES = {"binary": "application/octet-stream", "json": PLAIN}
-"""That JSON goes as plain text is how Rezolus does it."""
 BANNER = f"""Rezolus {__version__} Exporter
 
 /metrics         Prometheus text or OpenMetrics, whichever the scraper prefers
@@ -149,31 +146,32 @@ class Exporter:
 
         @app.get("/")
         async def banner() -> Response:
-            return _text(BANNER)
+            return text(BANNER)
 
         @app.get("/metrics")
         async def metrics() -> Response:
             self._scrapes += 1
             syntax = choose(request.accept_mimetypes) if self._config.openmetrics else TEXT
-            return await self._answer(syntax.name, syntax.content_type, lambda: self._render(syntax))
+            answers = self._current_answers()
+            answers.body(syntax.name, lambda: self._render(syntax))
+            return await _answer(answers, syntax.name, syntax.content_type)
 
         @app.get("/metrics/<any(binary, json):form>")
         async def snapshot(form: Literal["binary", "json"]) -> Response:
             reading = self.current()
             if reading is None:
-                return _text("there is no reading, or none that is not too old\n", 503)
-            return await self._answer(form, SNAPSHOT_TYPES[form], lambda: self._snapshot(form, reading))
+                return text("there is no reading, or none that is not too old\n", 503)
+            answers = self._current_answers()
+            binary = answers.body("binary", lambda: self._encoder.encode(reading))
+            if form == "json":
+                await answers.body_aside(form, partial(to_json, binary))
+            return await _answer(answers, form, SNAPSHOT_TYPES[form])
 
         @app.get("/status")
         async def status() -> dict[str, object]:
             return self.status()
 
-        @app.errorhandler(HTTPException)
-        async def wrong(error: HTTPException) -> Response:
-            response = _text(f"{error.name.lower()}: {request.method} {request.path}\n", error.code or 500)
-            response.headers.extend({name: value for name, value in error.get_headers() if name == "Allow"})
-            return response
-
+        refuse_in_words(app)
         return app
 
     def status(self) -> dict[str, object]:
@@ -210,16 +208,6 @@ class Exporter:
             ],
         }
 
-    async def _answer(self, key: str, content_type: str, make: Callable[[], bytes]) -> Response:
-        answers = self._current_answers()
-        encoding = negotiate(request.headers.get("Accept-Encoding", ""))
-        body = answers.body(key, make) if encoding is None else await answers.compressed(key, make, encoding)
-        response = Response(body, content_type=content_type)
-        response.headers["Vary"] = "Accept, Accept-Encoding"
-        if encoding is not None:
-            response.headers["Content-Encoding"] = encoding
-        return response
-
     def _current_answers(self) -> Answers:
         """What was made of the current reading. Without one nothing is kept: only the values of the daemon itself change."""
         up = self._up()
@@ -240,10 +228,6 @@ class Exporter:
         self._render_ns = time.perf_counter_ns() - start
         self._body_bytes = len(body)
         return body
-
-    def _snapshot(self, form: Literal["binary", "json"], reading: Reading) -> bytes:
-        body = self._answers.body("binary", lambda: self._encoder.encode(reading))
-        return body if form == "binary" else to_json(body)
 
     def _families(self, reading: Reading | None) -> list[Family]:
         streams, up = self._streams(), self._up()
@@ -275,5 +259,7 @@ class Exporter:
         ]
 
 
-def _text(text: str, status: int = 200) -> Response:
-    return Response(text, status=status, content_type=PLAIN)
+async def _answer(answers: Answers, key: str, content_type: str) -> Response:
+    """The body called `key`, compressed as the client likes it."""
+    encoding = accepted_encoding()
+    return encoded(await answers.encoded(key, encoding), content_type, encoding, vary="Accept, Accept-Encoding")

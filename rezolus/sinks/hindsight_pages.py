@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Self
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
 
 from rezolus import __version__
+from rezolus.pages import BINARY, refuse_in_words, text
 from rezolus.recording.store import DumpResult
 from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
 from rezolus.sinks.timerange import RangeError, TimeRange, parse_range
@@ -73,7 +73,7 @@ def make_app(hindsight: Hindsight) -> QuartTrio:
 
     @app.get("/")
     async def banner() -> Response:
-        return _text(BANNER)
+        return text(BANNER)
 
     @app.get("/status")
     async def status() -> dict[str, object]:
@@ -87,7 +87,7 @@ def make_app(hindsight: Hindsight) -> QuartTrio:
                 return _attachment(b"")
             return await _dumped(hindsight.dumps, span)
         except (RangeError, BusyError, DumpFailedError) as error:
-            return _text(f"{error}\n", _status_for(error))
+            return text(f"{error}\n", *_status_for(error))
 
     @app.post("/dump/file")
     async def dump_file() -> tuple[dict[str, object], int, dict[str, str]]:
@@ -98,11 +98,7 @@ def make_app(hindsight: Hindsight) -> QuartTrio:
             return {**_written("", DumpResult(0)), "error": str(error)}, status, headers
         return _written(str(hindsight.output.absolute()) if result.rows else "", result), 200, {}
 
-    @app.errorhandler(HTTPException)
-    async def refused(error: HTTPException) -> Response:
-        headers = {name: value for name, value in error.get_headers() if name == "Allow"}
-        return _text(f"{(error.name or 'error').lower()}\n", (error.code or 500, headers))
-
+    refuse_in_words(app)
     return app
 
 
@@ -140,7 +136,7 @@ async def _dumped(dumps: Dumps, span: TimeRange) -> Response:
         result = await dumps.make(span, path)
         if not result.rows:
             dumps.leave()
-            return _text(NOTHING)
+            return text(NOTHING)
         file = _open_and_unlink(path)
     except BaseException:
         path.unlink(missing_ok=True)
@@ -162,7 +158,7 @@ def _open_and_unlink(path: Path) -> IO[bytes]:
 
 
 def _attachment(body: ResponseBody | bytes) -> Response:
-    response = Response(body, content_type="application/octet-stream")
+    response = Response(body, content_type=BINARY)
     response.headers["Content-Disposition"] = 'attachment; filename="dump.parquet"'
     return response
 
@@ -182,8 +178,3 @@ def _status_for(error: Exception) -> tuple[int, dict[str, str]]:
 
 def _seconds(time_ns: int | None) -> int | None:
     return None if time_ns is None else time_ns // 10**9
-
-
-def _text(text: str, answer: tuple[int, dict[str, str]] = (200, {})) -> Response:
-    status, headers = answer
-    return Response(text, status, headers, content_type="text/plain; charset=utf-8")

@@ -27,9 +27,19 @@ class Answers:
             body = self._bodies[key] = make()
         return body
 
-    async def compressed(self, key: str, make: Callable[[], bytes], encoding: Encoding) -> bytes:
-        """The same compressed."""
-        body = self.body(key, make)
+    async def body_aside(self, key: str, make: Callable[[], bytes]) -> bytes:
+        """As `body`, but made in a thread: for what takes long and needs nothing that others may change."""
+        async with self._one_at_a_time:
+            body = self._bodies.get(key)
+            if body is None:
+                body = self._bodies[key] = await trio.to_thread.run_sync(make)
+        return body
+
+    async def encoded(self, key: str, encoding: Encoding | None) -> bytes:
+        """The body called `key`, which was made before, compressed if that is wanted."""
+        body = self._bodies[key]
+        if encoding is None:
+            return body
         async with self._one_at_a_time:
             found = self._compressed.get((key, encoding))
             if found is None:
