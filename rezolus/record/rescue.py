@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import msgspec
@@ -104,7 +105,10 @@ def _copy(segment: Path, target: Path) -> Recovered:
     work.mkdir()
     try:
         with contextlib.closing(Body(work)) as body:
-            rows = body.add(0, Segment(segment))
+            found = Segment(segment)
+            if damage := found.damage():
+                print(f"error: {damage}", file=sys.stderr)  # noqa: T201 - as of `finish`
+            rows = body.add(0, found)
             if rows:
                 body.finish(target)
     finally:

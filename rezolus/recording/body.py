@@ -27,8 +27,7 @@ from rezolus.recording.groups import INDEX, Group, GroupIndex, Numbers
 from rezolus.recording.output import give_name, sync_folder
 from rezolus.recording.pages import CHUNK_META, META_PATH, Absent
 from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
-from rezolus.recording.segment import Rows, Segment, identity
-from rezolus.recording.store import segment_number
+from rezolus.recording.segment import Rows, identity
 
 MAGIC = b"PAR1"
 BODY = "body"
@@ -74,16 +73,6 @@ class Body:
     def last_segment(self) -> int:
         """Number of the newest segment absorbed, -1 when there is none."""
         return self._index.groups[-1].segment if self._index.groups else -1
-
-    def absorb(self, path: Path) -> int:
-        """Add a segment's rows as a row group; returns how many. The segment itself is left alone.
-
-        A segment absorbed before gives 0. Raises OSError and SegmentError; the body then is as before.
-        """
-        number = segment_number(path)
-        if number <= self.last_segment:
-            return 0
-        return self.add(number, Segment(path))
 
     def add(self, number: int, segment: Rows) -> int:
         """Add rows as a row group of their own; `number` counts upwards. Returns how many.

@@ -113,7 +113,8 @@ def _places(slots: U64, own: Layout) -> U64:
 def dump(folder: Path, start_ns: int, end_ns: int, output: Path, work_name: str) -> DumpResult:
     """Write the readings of the buffer `folder` between two wall clock times, both included, to the file `output`.
 
-    `work_name`: what the unfinished dump is called in `folder`. Without readings no file is written. Damaged segments are left out and reported on stderr. Raises OSError and UserError.
+    `work_name`: what the unfinished dump is called in `folder`. Without readings no file is written.
+    Damaged segments are left out, from the damage on, and reported on stderr. Raises OSError and UserError.
     """
     files = [path for path in segment_files(folder) if _overlaps(path, start_ns, end_ns)]
     _check_space(folder, files)
@@ -188,4 +189,6 @@ def _read(path: Path) -> Segment | None:
     except SegmentError as error:
         print(f"error: left out of the dump: {error}", file=sys.stderr)  # noqa: T201 - the parent passes it on
         return None
+    if damage := segment.damage():
+        print(f"error: {damage}", file=sys.stderr)  # noqa: T201
     return segment if segment.rows else None

@@ -22,7 +22,7 @@ from rezolus.recording.body import Body
 from rezolus.recording.dump import dump
 from rezolus.recording.output import give_name
 from rezolus.recording.raw import RAW, settle
-from rezolus.recording.segment import SegmentError
+from rezolus.recording.segment import Segment, SegmentError
 from rezolus.recording.store import DAMAGED, folder_lock, segment_files, segment_number
 
 NICENESS = 5
@@ -117,12 +117,17 @@ def _absorb(body: Body, folder: Path, last: int) -> int:
         if segment_number(path) > last:
             break
         try:
-            rows += body.absorb(path)
+            segment = Segment(path)
+            if segment_number(path) > body.last_segment:
+                rows += body.add(segment_number(path), segment)
+            problem = segment.damage()
         except SegmentError as error:
+            problem = str(error)
+        if problem:
             # One damaged file must not hold up the others; it stays for whoever wants to look into it.
             aside = path.with_suffix(DAMAGED)
             path.rename(aside)
-            print(f"error: {error}; kept as {aside}", file=sys.stderr)  # noqa: T201 - the parent passes it on
+            print(f"error: {problem}; kept as {aside}", file=sys.stderr)  # noqa: T201 - the parent passes it on
         else:
             path.unlink()
     return rows

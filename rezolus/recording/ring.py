@@ -7,8 +7,8 @@ reboot (the monotonic clock begins anew), nor a machine or daemon that was off f
 keep more.
 
 Nothing has to be closed properly. A segment gets a note at its end when it is sealed (what it covers), so that opening a
-buffer reads a few bytes of each; one without a note is read as a whole and gets it then. `append` runs in the thread that writes;
-everything else may be called beside it.
+buffer reads a few bytes of each; one without a note is read as a whole and gets it then. `append` and `close` run in the thread
+that writes; everything else may be called beside it and never waits for the disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,11 +173,8 @@ class Ring:
         finally:
             with self._lock:
                 self._holds.discard(token)
-                for path, holds in self._doomed:
+                for _, holds in self._doomed:
                     holds.discard(token)
-                    if not holds:
-                        path.unlink(missing_ok=True)
-                self._doomed = [entry for entry in self._doomed if entry[1]]
 
     def statistics(self) -> RingStatistics:
         """What is in the buffer now."""
@@ -185,12 +182,11 @@ class Ring:
             spans = [entry.span for entry in self._sealed]
             size = sum(entry.size for entry in self._sealed)
             segments = len(self._sealed)
-        writer = self._writer
-        if writer is not None:
-            size += writer.size
-            segments += 1
-        if self._open.rows:
-            spans.append(self._open.span())
+            if self._writer is not None:
+                size += self._writer.size
+                segments += 1
+            if self._open.rows:
+                spans.append(self._open.span())
         return RingStatistics(
             rows=sum(span.rows for span in spans),
             segments=segments,
@@ -202,9 +198,10 @@ class Ring:
         )
 
     def close(self) -> None:
-        """Seal the open segment; a second call does nothing."""
+        """Seal the open segment; a second call does nothing. What a dump still holds is left to the next start."""
         if self._writer is not None:
             self._seal(self._writer)
+        self._unlink(self._unheld())
 
     def _space(self) -> int:
         """Bytes that the buffer has or could have: on a small disk it must be able to go by small steps, too."""
@@ -243,8 +240,8 @@ class Ring:
             self._open = _Growing(self._limits.interval_ns)
             if span.rows:
                 self._sealed.append(Sealed(writer.path, writer.size, span))
-            else:
-                writer.path.unlink(missing_ok=True)
+        if not span.rows:
+            writer.path.unlink(missing_ok=True)
 
     def _trim(self) -> None:
         """Drop the oldest segments that the limits leave no room for; the newest with readings stays."""
@@ -259,25 +256,34 @@ class Ring:
                 old = covered - oldest.span.covered_ns >= self._limits.duration_ns
                 if not old and size <= self._limits.max_bytes:
                     break
-                self._drop_oldest()
+                self._doomed.append((self._sealed.pop(0).path, set(self._holds)))
                 size -= oldest.size
                 covered -= oldest.span.covered_ns
+        self._unlink(self._unheld())
 
     def _make_room(self) -> bool:
         """Drop the oldest segment; false when only the newest is left, or when a dump keeps it on the disk anyway."""
-        with self._lock:
-            if self._holds or len(self._sealed) <= 1:
-                return False
-            self._drop_oldest()
-            self.dropped += 1
+        gone = self._unheld()
+        if not gone:
+            with self._lock:
+                if self._holds or len(self._sealed) <= 1:
+                    return False
+                gone = [self._sealed.pop(0).path]
+                self.dropped += 1
+        self._unlink(gone)
         return True
 
-    def _drop_oldest(self) -> None:
-        """The caller has the lock."""
-        path = self._sealed.pop(0).path
-        if self._holds:
-            self._doomed.append((path, set(self._holds)))
-        else:
+    def _unheld(self) -> list[Path]:
+        """What is to go and no dump needs any more."""
+        with self._lock:
+            gone = [path for path, holds in self._doomed if not holds]
+            self._doomed = [entry for entry in self._doomed if entry[1]]
+        return gone
+
+    @staticmethod
+    def _unlink(paths: Iterable[Path]) -> None:
+        """Without the lock: a disk may take its time."""
+        for path in paths:
             path.unlink(missing_ok=True)
 
     def _pick_up(self) -> Iterator[str]:
@@ -289,16 +295,27 @@ class Ring:
                 left.unlink()
         for path in segment_files(self._folder):
             try:
-                span = read_span(path) or _complete(path)
-            except SegmentError as error:
-                aside = path.with_suffix(DAMAGED)
-                path.rename(aside)
-                yield f"{error}; kept as {aside.name}"
-            else:
+                span = read_span(path)
+                if span is None:
+                    segment = Segment(path)
+                    if damage := segment.damage():
+                        yield f"{damage}; {_keep(path)}"
+                    span = _complete(segment)
                 if span.rows:
                     self._sealed.append(Sealed(path, path.stat().st_size, span))
                 else:
                     path.unlink()
+            except SegmentError as error:
+                aside = path.with_suffix(DAMAGED)
+                path.rename(aside)
+                yield f"{error}; kept as {aside.name}"
+            except OSError as error:
+                # It may be readable another time: nothing is done to it.
+                reason = (error.strerror or str(error)).lower()
+                yield (
+                    f"{path}: {reason}; it is left out. Give it to the user that the daemon runs as (chown) and "
+                    "restart to have it in the buffer again, or remove it"
+                )
         for path in sorted(self._folder.glob(f"*{DAMAGED}"))[:-DAMAGED_KEPT]:
             path.unlink()
 
@@ -309,16 +326,26 @@ def read_span(path: Path) -> Span | None:
     return None if note is None else Span(*NOTE.unpack(note))
 
 
-def _complete(path: Path) -> Span:
+def _keep(path: Path) -> str:
+    """Copy a segment that is going to be cut; what became of that."""
+    aside = path.with_suffix(DAMAGED)
+    try:
+        shutil.copyfile(path, aside)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        return f"it could not be kept as it was: {(error.strerror or str(error)).lower()}"
+    return f"as it was it is kept as {aside.name}"
+
+
+def _complete(segment: Segment) -> Span:
     """Cut what a killed process left of its last reading, and seal. Raises OSError and SegmentError."""
-    segment = Segment(path)
     growing = _Growing(_interval_of(segment))
     for row in segment.replay():
         growing.add(row.time_ns, row.monotonic_ns)
     span = growing.span()
     if span.rows:
         # A full disk, or a file of another user's: it is read like this the next time, too.
-        with contextlib.suppress(OSError), path.open("r+b") as file:
+        with contextlib.suppress(OSError), segment.path.open("r+b") as file:
             file.truncate(segment.size)
             file.seek(segment.size)
             file.write(note_frame(span.note()))

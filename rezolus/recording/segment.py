@@ -12,12 +12,13 @@ what it is:
 
 There are no complete rows in between: a segment is short (the recorder seals it after some hundred rows) and always read
 from its beginning. A file that ends within a frame, or whose frame has a wrong checksum, is good up to the frame before;
-that is what a killed process or a full disk leaves. Everything is little-endian.
+that is what a killed process or a full disk leaves. Whole frames behind such a place are damage. Everything is little-endian.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,8 @@ FRAME = struct.Struct("<II")
 ROW = struct.Struct("<cQQQI")
 MAX_FRAME = 1 << 28
 """Longer frames are taken for damage; the largest real one (65,536 series appearing at once) is a tenth of it."""
+
+_KIND = re.compile(b"[MCRE]")
 
 Identity = tuple[str, str, tuple[tuple[str, str], ...], str, str, int, int]
 """What makes a series the same one in two catalogs: all of it but the help text."""
@@ -159,7 +162,7 @@ class SegmentWriter:
     """Appends readings to a new segment file; one owner at a time.
 
     Each `append` is one `write`: what it returned from survives the process. After an error the file is cut
-    back to its last whole row and the writer only takes `close`.
+    back to its last whole row and the writer only takes `note` and `close`.
     """
 
     def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
@@ -175,7 +178,7 @@ class SegmentWriter:
         self._slots: U64 | None = None  # None: slot numbers are positions, the usual case
         self._last = np.zeros(0, np.uint64)
         self._values = np.zeros(0, np.uint64)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             self._write(MAGIC + _frame(b"M" + msgspec.msgpack.encode(dict(metadata))))
         except OSError:
@@ -414,6 +417,24 @@ class Segment:
             self._parts.append(_Part(data[start : start + 1], start + 1, end))
             at = end
         return at
+
+    def damage(self) -> str:
+        """What to say of a segment that is broken in the middle; empty when at most its end was torn off.
+
+        Readings behind the damage are lost: they say only what changed, and nobody knows any more since when.
+        """
+        start = self.size + FRAME.size
+        followed = (match.start() - FRAME.size for match in _KIND.finditer(self._data, start + 1))
+        if self.whole or not any(map(self._is_frame, followed)):
+            return ""
+        return f"{self.path}: is damaged behind byte {self.size}; {self.rows} readings before it are good"
+
+    def _is_frame(self, at: int) -> bool:
+        length, checksum = FRAME.unpack_from(self._data, at)
+        start = at + FRAME.size
+        return (
+            bool(0 < length <= len(self._data) - start) and zlib.crc32(self._data[start : start + length]) == checksum
+        )
 
     def _decode_layouts(self) -> list[Layout]:
         layouts = []

@@ -23,7 +23,7 @@ from rezolus.recording import finish, thrift
 from rezolus.recording.body import Body
 from rezolus.recording.parquet import canonical_name, columns_of
 from rezolus.recording.read import Recording
-from rezolus.recording.segment import identity
+from rezolus.recording.segment import Segment, identity
 from rezolus.recording.store import create_segment, folder_lock, segment_files
 from tests import needs
 from tests.recording.test_segment import recordings
@@ -291,6 +291,22 @@ def test_a_damaged_segment_does_not_hold_up_the_others(
     assert "is not a segment" in capsys.readouterr().err
 
 
+def test_damage_in_the_middle_is_said_and_kept(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readings = list(Walk(catalog(cgroups=1)).run(6))
+    segment = record(work / "7", readings, 1)
+    end = record(tmp_path / "first", readings[:4]).stat().st_size
+    whole = segment.read_bytes()
+    broken = whole[: end + 20] + bytes(20) + whole[end + 40 :]
+    segment.write_bytes(broken)
+    (outcome,) = rescue(work, None)
+    assert outcome.rows == 5 + 4
+    aside = work / "7" / "00000001.damaged"
+    assert aside.read_bytes() == broken
+    said = capsys.readouterr().err
+    assert f"is damaged behind byte {end}; 4 readings before it are good" in said
+    assert f"kept as {aside}" in said
+
+
 def test_recovery_finishes_what_is_left_and_leaves_what_is_alive(tmp_path: Path) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(4))
     work = tmp_path / "rec.parquet.recording"
@@ -353,7 +369,7 @@ def test_the_file_may_be_ours_where_its_folder_is_not(reachable: Path) -> None:
             os.setgid(65534)
             os.setuid(65534)
             body = Body(work)
-            body.absorb(work / "00000000.segment")
+            body.add(0, Segment(work / "00000000.segment"))
             body.finish(output)
             status = 0
         finally:

@@ -23,7 +23,7 @@ from rezolus.reading import Catalog, Reading, Series
 from rezolus.recording.dump import DumpError, dump
 from rezolus.recording.ring import Limits, Ring, Span, read_span
 from rezolus.recording.segment import Segment, SegmentWriter
-from rezolus.recording.store import read_range, segment_files
+from rezolus.recording.store import create_segment, read_range, segment_files
 from tests.disks import tmpfs, use_up
 from tests.synthetic import START_NS, Walk, catalog
 
@@ -388,6 +388,26 @@ def test_segments_leave_the_disk_only_when_no_dump_holds_them(tmp_path: Path) ->
     assert len(numbers(tmp_path)) <= 20
     assert numbers(tmp_path)[-1] == 59
     ring.close()
+
+
+def test_a_segment_damaged_in_the_middle_counts_up_to_there_and_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "00000000.segment"
+    writer = create_segment(tmp_path, 0, {})
+    ends = [writer.append(one) and writer.size for one in Walk(catalog(cgroups=1)).run(20)]
+    writer.close()
+    whole = path.read_bytes()
+    broken = whole[: ends[6] + 20] + bytes(20) + whole[ends[6] + 40 :]
+    path.write_bytes(broken)
+    ring = Ring(tmp_path, Limits(duration_ns=10**12, max_bytes=1 << 30, interval_ns=10**9), dict)
+    ring.close()
+    assert ring.statistics().rows == 7
+    (said,) = ring.found
+    assert "is damaged behind byte" in said
+    assert "kept as 00000000.damaged" in said
+    assert (tmp_path / "00000000.damaged").read_bytes() == broken
+    again = Ring(tmp_path, Limits(duration_ns=10**12, max_bytes=1 << 30, interval_ns=10**9), dict)
+    again.close()
+    assert (again.found, again.statistics().rows) == ((), 7)
 
 
 def test_a_damaged_segment_is_left_out_of_a_dump_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,9 @@ def test_a_file_cut_anywhere_gives_the_rows_before_the_cut(
     for cut in cuts:
         scratch.write_bytes(raw[:cut])
         rows = sum(size <= cut for size in sizes[1:])
-        assert_same(list(Segment(scratch).readings()), readings[:rows])
+        segment = Segment(scratch)
+        assert_same(list(segment.readings()), readings[:rows])
+        assert segment.damage() == ""
 
 
 @settings(deadline=None, max_examples=50)
@@ -113,6 +115,7 @@ def test_a_damaged_byte_costs_only_what_follows_it(scratch: Path, readings: list
     scratch.write_bytes(raw)
     segment = Segment(scratch)
     assert not segment.whole
+    assert segment.damage() or at >= sizes[-2]  # the last frame may as well have been torn
     assert_same(list(segment.readings()), readings[: sum(size <= at for size in sizes[1:])])
 
 
@@ -171,6 +174,7 @@ def test_a_failed_write_leaves_whole_rows(tmp_path: Path) -> None:
             try:
                 writer.append(readings[1])
             except OSError:
+                writer.note(b"the end")
                 status = 0
         finally:
             os._exit(status)
