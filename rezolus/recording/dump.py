@@ -140,17 +140,20 @@ def dump(folder: Path, start_ns: int, end_ns: int, output: Path, work_name: str)
 
 
 def _overlaps(path: Path, start_ns: int, end_ns: int) -> bool:
-    with contextlib.suppress(FileNotFoundError):
+    try:
         span = read_span(path)
-        return span is None or (span.first_ns <= end_ns and span.last_ns >= start_ns)
-    return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # to be reported by who reads it
+    return span is None or (span.first_ns <= end_ns and span.last_ns >= start_ns)
 
 
 def _check_space(folder: Path, files: Sequence[Path]) -> None:
     """Refuse what would take the space that the buffer itself needs. Raises DumpError."""
     needed = SPARE_BYTES
     for path in files:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             needed += path.stat().st_size // SHRINKS
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
@@ -188,6 +191,10 @@ def _read(path: Path) -> Segment | None:
         return None
     except SegmentError as error:
         print(f"error: left out of the dump: {error}", file=sys.stderr)  # noqa: T201 - the parent passes it on
+        return None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        print(f"error: left out of the dump: {path}: {reason}", file=sys.stderr)  # noqa: T201
         return None
     if damage := segment.damage():
         print(f"error: {damage}", file=sys.stderr)  # noqa: T201
