@@ -280,8 +280,7 @@ class Ring:
             self._doomed = [entry for entry in self._doomed if entry[1]]
         return gone
 
-    @staticmethod
-    def _unlink(paths: Iterable[Path]) -> None:
+    def _unlink(self, paths: Iterable[Path]) -> None:
         """Without the lock: a disk may take its time."""
         for path in paths:
             path.unlink(missing_ok=True)
