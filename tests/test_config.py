@@ -237,6 +237,14 @@ def test_all_problems_are_reported_at_once_with_path_and_nearest_key(file: Path)
             "sinks.b.buffer: the file x is taken by sinks.a.path",
         ),
         (
+            'sinks.a = { type = "hindsight", path = "/" }',
+            "sinks.a.path: expected the name of a file, found the folder '/'",
+        ),
+        (
+            'sinks.a = { type = "recorder", path = "." }',
+            "sinks.a.path: expected the name of a file, found the folder '.'",
+        ),
+        (
             'sinks.a = { type = "hindsight", duration = "999ms" }',
             "sinks.a.duration: expected at least the interval (1s), found 999ms",
         ),

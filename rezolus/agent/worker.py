@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -32,4 +33,8 @@ def run_worker(channel: socket.socket, module: str, user: str) -> None:
     stdout, stderr = StringIO(), StringIO()
     with redirect_stdout(stdout), redirect_stderr(stderr):
         status = main(arguments)
-    send(channel, Outcome(status, stdout.getvalue(), stderr.getvalue()))
+    try:
+        send(channel, Outcome(status, stdout.getvalue(), stderr.getvalue()))
+    except BrokenPipeError:  # the daemon ends and did not wait: what was done is to be known all the same
+        for line in (*stderr.getvalue().splitlines(), *stdout.getvalue().splitlines()):
+            sys.stderr.write(f"{line} (done by a worker that was not waited for)\n")

@@ -95,6 +95,9 @@ def _host(address: Address) -> str:
 def _check_files(config: Config, reader: TableReader) -> None:
     taken: dict[str, str] = {}
     for name, sink in config.sinks.items():
+        if not isinstance(sink, ExporterConfig) and sink.path.name in ("", ".."):
+            reader.report(f"sinks.{name}.path", f"expected the name of a file, found the folder {str(sink.path)!r}")
+            continue
         for key, file in _files(sink):
             # Not resolved: what a link points to now says nothing about when it is written.
             owner = taken.setdefault(os.path.abspath(file), f"sinks.{name}.{key}")  # noqa: PTH100

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import trio
 
 from rezolus.agent.helper import Helper
 from rezolus.agent.launch import start_helper
 from rezolus.agent.supervisor import Children
 from rezolus.agent.worker import run_worker
+from rezolus.bpf.handover import send
 from tests import needs
 
 ECHO = """
@@ -43,6 +45,27 @@ async def test_a_worker_does_what_it_is_told_as_another_user(tmp_path: Path) -> 
         nursery.cancel_scope.cancel()
     helper.close()
     assert (outcome.status, outcome.stdout.split()) == (3, ["65534", "a", "b"])
+
+
+def test_what_a_worker_did_is_told_when_nobody_waits_for_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    needs.root()
+    (tmp_path / "a_module_for_the_worker.py").write_text(ECHO)
+    sys.path.insert(0, str(tmp_path))
+    ours, theirs = socket.socketpair()
+    send(ours, ["a", "b"])
+    ours.shutdown(socket.SHUT_RD)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _work(theirs)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    sys.path.remove(str(tmp_path))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    ours.close()
+    theirs.close()
+    assert capfd.readouterr().err == "65534 a b (done by a worker that was not waited for)\n"
 
 
 def test_writing_parquet_imports_nothing_that_was_not_imported_before(tmp_path: Path) -> None:
