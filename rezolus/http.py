@@ -179,6 +179,11 @@ class _Tcp(TCPServer):
         except trio.BusyResourceError:
             await self.protocol.handle(Closed())
 
+    async def _close(self) -> None:
+        """As inherited, also from a request's task, which is cancelled once it has answered: who sent `Connection: close` waits."""
+        with trio.CancelScope(shield=True):  # nothing in it blocks
+            await super()._close()
+
 
 class _Server:
     """The connections of one listener."""

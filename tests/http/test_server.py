@@ -126,6 +126,14 @@ async def test_five_hundred_clients_at_once_are_all_answered() -> None:
     assert answered == 500
 
 
+async def test_who_wants_the_connection_closed_gets_its_end_with_the_answer() -> None:
+    with trio.fail_after(20):
+        async with serving() as address, await trio.open_tcp_stream(address.host, address.port) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = b"".join([part async for part in stream])
+    assert answer.endswith(PAGE)
+
+
 async def test_slow_readers_do_not_keep_others_waiting() -> None:
     async with serving() as address:
         slow = [await trio.open_tcp_stream(address.host, address.port) for _ in range(20)]
