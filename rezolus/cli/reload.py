@@ -23,6 +23,7 @@ DEFAULT = "http://127.0.0.1:4241"
 TIMEOUT_S = 120.0
 """For an answer: a slow machine compiles for some seconds."""
 CONNECT_S = 5.0
+"""For a sign of life before that."""
 
 
 @click.command()
@@ -81,9 +82,10 @@ def _post(address: str, token_file: Path | None) -> httpx.Response:
     timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
     try:
         with httpx.Client(transport=transport, timeout=timeout, trust_env=False) as client:
+            client.get(base, timeout=CONNECT_S)  # one that hangs should not be waited for as one that compiles
             return client.post(f"{base}/reload", headers=headers)
     except httpx.TimeoutException:
-        raise UserError(f"{address} does not answer; look into the daemon's log") from None
+        raise UserError(f"{address} does not answer in time; the daemon's log and `rezolus status` say more") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = re.sub(r"^\[errno \d+\] ", "", str(error).lower()) or type(error).__name__
         raise UserError(

@@ -80,6 +80,8 @@ def _headline(status: AgentStatus) -> str:
         parts.append("loading")
     elif status.bpf is False:
         parts.append("no eBPF")
+    if status.bpf and status.privileged_helper is False:
+        parts.append("root helper gone: no reload before a restart")
     return "; ".join(parts)
 
 

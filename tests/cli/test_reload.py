@@ -18,15 +18,20 @@ from tests.cli.command import rezolus
 
 @contextmanager
 def answering(answer: bytes, listener: socket.socket) -> Iterator[list[bytes]]:
-    """A server for one request; gives what it was sent."""
+    """A server that gives a sign of life and then one answer; gives what the latter was to."""
     requests: list[bytes] = []
 
     def serve() -> None:
         with suppress(OSError):
-            connection, _ = listener.accept()
-            with connection:
-                requests.append(connection.recv(65536))
-                connection.sendall(answer)
+            while not requests:
+                connection, _ = listener.accept()
+                with connection:
+                    request = connection.recv(65536)
+                    if request.startswith(b"GET / "):
+                        connection.sendall(response("200 OK", "a daemon"))
+                        continue
+                    requests.append(request)
+                    connection.sendall(answer)
 
     with listener:
         thread = threading.Thread(target=serve)
@@ -116,6 +121,17 @@ def test_a_unix_socket_is_an_address(tmp_path: Path) -> None:
     done = rezolus("reload", f"unix:{tmp_path}/none.sock")
     assert done.returncode == 1
     assert "no such file or directory; is the agent running" in done.stderr
+
+
+def test_a_daemon_that_hangs_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = rezolus("reload", address)
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(65536).startswith(b"GET / ")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {address} does not answer in time")
 
 
 DAEMON = "import signal, sys\nsignal.signal(signal.SIGUSR1, lambda *_: sys.exit(7))\nprint('ready', flush=True)\nsignal.pause()"
