@@ -1,9 +1,14 @@
-"""The command whose life is recorded."""
+"""The command whose life is recorded.
+
+It stays in our process group: one of its own would be in the background of the terminal, where the system stops whoever
+reads from it. So those it started are found by their parents when it is to end.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import shutil
 import signal
@@ -16,8 +21,10 @@ import trio
 
 from rezolus.errors import UserError
 
+log = logging.getLogger(__name__)
+
 GRACE_S = 2.0
-"""Between SIGTERM and SIGKILL."""
+"""Between SIGTERM and SIGKILL, and for the latter to do its work: what may not be killed, as `sudo`, is not waited for."""
 PR_SET_PDEATHSIG = 1
 """As of <linux/prctl.h>."""
 TIMED_OUT = 124
@@ -38,7 +45,7 @@ class Ended:
 
 
 async def run_command(arguments: Sequence[str], duration_s: float | None) -> Ended:
-    """Run it in a process group of its own, with our standard streams, until it ends or its time is over.
+    """Run it with our standard streams and our terminal until it ends or its time is over.
 
     Cancelled, it ends the command first; killed, the system does. Raises OSError when it cannot be started.
     """
@@ -48,7 +55,7 @@ async def run_command(arguments: Sequence[str], duration_s: float | None) -> End
             await _wait(process)
     finally:
         with trio.CancelScope(shield=True):
-            await _end_group(process)
+            await _end(process)
     if limit.cancelled_caught:
         return Ended(TIMED_OUT, by_itself=False)
     status = process.returncode or 0
@@ -72,7 +79,6 @@ def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     libc = ctypes.CDLL(None)
     return subprocess.Popen(
         list(arguments),
-        process_group=0,
         preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - one system call, no lock
     )
 
@@ -86,18 +92,54 @@ async def _wait(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-async def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Whatever is left of the group gets SIGTERM and, if the command does not end from it, SIGKILL."""
+async def _end(process: subprocess.Popen[bytes]) -> None:
+    """The command and those it started get SIGTERM, and who is left after `GRACE_S` SIGKILL."""
     if process.returncode is not None:
         return  # what it started in the background is its own business
-    _signal_group(process, signal.SIGTERM)
-    with trio.move_on_after(GRACE_S):
-        await _wait(process)
-        return
-    _signal_group(process, signal.SIGKILL)
-    await _wait(process)
+    with contextlib.ExitStack() as stack:
+        left: dict[int, int] = {}
+        """pid to pidfd of those that were told to end."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in _family([process.pid, *(pid for pid, fd in left.items() if _lives(fd))]):
+                with contextlib.suppress(ProcessLookupError):
+                    if pid not in left:
+                        left[pid] = os.pidfd_open(pid)
+                        stack.callback(os.close, left[pid])
+                    _send(left[pid], number)
+            with trio.move_on_after(GRACE_S):
+                for fd in left.values():
+                    await trio.lowlevel.wait_readable(fd)
+                break
+    if process.poll() is None:
+        log.warning("the command (process %d) cannot be ended; it runs on", process.pid)
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+def _send(pidfd: int, number: signal.Signals) -> None:
+    """Also to who is stopped. Raises ProcessLookupError."""
+    with contextlib.suppress(PermissionError):
+        for each in (number, signal.SIGCONT):
+            signal.pidfd_send_signal(pidfd, each)
+
+
+def _lives(pidfd: int) -> bool:
+    """Whether the pid is still this process's."""
+    with contextlib.suppress(PermissionError):
+        try:
+            signal.pidfd_send_signal(pidfd, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
+def _family(pids: Sequence[int]) -> list[int]:
+    """These, who has one of them as parent, who has one of those, ..."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):  # gone meanwhile; no process
+            pid = int(folder.name)
+            parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(pid)
+    found = list(dict.fromkeys(pids))
+    for pid in found:
+        found += [child for child in children.get(pid, ()) if child not in found]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -56,21 +57,27 @@ def tally(
 
 
 class Progress:
-    """Shows tallies on `stream`. Also what the log is written to, so that the two do not overwrite each other."""
+    """Shows tallies on `stream`. Also what the log is written to, so that the two do not overwrite each other.
 
-    def __init__(self, look: Callable[[], Tally], stream: TextIO | None = None) -> None:
+    A terminal that is another's as well, so not `alone`, is left to that one.
+    """
+
+    def __init__(self, look: Callable[[], Tally], stream: TextIO | None = None, *, alone: bool = True) -> None:
         self._look = look
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
+        self._quiet = self._live and not alone
         self._line = ""
 
     async def run(self) -> None:
         """Keep it up to date until cancelled."""
+        if self._quiet:
+            return
         try:
             while True:
                 await trio.sleep(REDRAW_S if self._live else TELL_S)
                 if self._live:
-                    self._line = str(self._look())
+                    self._line = _cut(str(self._look()), self._width())
                     self._put(_CLEAR + self._line)
                 else:
                     self._put(f"{self._look()}\n")
@@ -87,9 +94,23 @@ class Progress:
     def flush(self) -> None:
         """Nothing is held back."""
 
+    def _width(self) -> int | None:
+        """Columns of the terminal, as far as it says."""
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or None
+        except (OSError, ValueError):
+            return None
+
     def _put(self, text: str) -> None:
         try:
             self._stream.write(text)
             self._stream.flush()
         except OSError:  # nobody reads it: the recording matters more
             self._live = False
+
+
+def _cut(line: str, width: int | None) -> str:
+    """A line that is wrapped cannot be taken back as one."""
+    if width is None or len(line) < width:
+        return line
+    return (line[: max(0, width - 4)] + "...")[: width - 1]

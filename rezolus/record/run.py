@@ -53,7 +53,7 @@ class Recording:
         self._began = 0.0
         self._status = 0
         self._failure: UserError | None = None
-        self.progress = Progress(self.look)
+        self.progress = Progress(self.look, alone=not request.command)
 
     async def run(self) -> int:
         """Record; returns the exit status. Raises UserError when nothing was recorded or it could not be written."""
@@ -132,10 +132,10 @@ class Recording:
             reason = (error.strerror or str(error)).lower()
             self._fail(CommandError(f"cannot run {self._request.command[0]}: {reason}"))
             return
-        self._status = ended.status
         end_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         with trio.move_on_after(min(2 * self._recorder.interval / 1e9, LAST_READING_S)):
             await self._until(lambda: any(one.last_ns >= end_ns for one in self._recorders()))
+        self._status = ended.status  # cut off meanwhile: what ended the command, Ctrl-C for one, has reached us as well
         self._daemon.stop()
 
     async def _until(self, condition: Callable[[], bool]) -> None:

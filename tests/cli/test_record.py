@@ -98,7 +98,7 @@ def test_the_older_form_is_taken_with_a_note(tmp_path: Path) -> None:
         done = record(tmp_path, "-i", "20ms", "-d", "100ms", url, "old.parquet")
     assert done.returncode == 0, done.stderr
     assert f"note: the same as --url {url} --output old.parquet" in done.stderr
-    assert 1 <= rows(tmp_path / "old.parquet") <= 5
+    assert 1 <= rows(tmp_path / "old.parquet") <= 6  # when the first one is late, five more follow in time
 
 
 def test_several_endpoints_become_one_file(tmp_path: Path) -> None:
