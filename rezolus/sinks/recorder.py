@@ -30,6 +30,7 @@ from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child, not_started
 from rezolus.recording.output import can_hold_files, replaceable, sync_folder
 from rezolus.recording.raw import RawWriter
+from rezolus.recording.ring import FULL
 from rezolus.recording.segment import SegmentWriter
 from rezolus.recording.store import create_segment, folder_lock
 from rezolus.wire.encode import Encoder
@@ -110,6 +111,9 @@ class Recorder:
         self._error = ""
         self._first_ns = self._last_ns = 0
         self._discarded = False
+        self._owned = contextlib.ExitStack()
+        """The lock of the folder, once that was made."""
+        self._began = False
         self._wall_ns = (0, 0)
         """Wall clock of the first and the last reading written."""
 
@@ -123,19 +127,15 @@ class Recorder:
 
         Cancelled meanwhile it leaves the segments, from which the recording can be recovered. Raises RecordingError.
         """
-        with contextlib.ExitStack() as stack:
+        with self._owned:
             self.check()
             try:
-                self.folder.mkdir(parents=True)
-                if self._config.fsync:
-                    for parent in (self.output.parent, self.folder.parent):
-                        with contextlib.suppress(PermissionError):  # root made what is in there, and it may not be ours
-                            sync_folder(parent)
-                stack.enter_context(folder_lock(self.folder))
                 self._writer = self._open()
             except OSError as error:
-                raise RecordingError(f"cannot record to {self.output}: {_reason(error)}") from error
-            stack.callback(self._close)
+                if error.errno not in FULL:
+                    raise RecordingError(f"cannot record to {self.output}: {_reason(error)}") from error
+                self._tell_lost(error)  # as later on: there may be room again
+            self._owned.callback(self._close)
             log.info("%s: recording to %s", self.name, self.output)
             task_status.started()
             async with trio.open_nursery() as nursery:
@@ -220,9 +220,7 @@ class Recorder:
                 self._writer.sync()
         except OSError as error:
             self._lost += 1
-            if not self._error:
-                log.error("%s: cannot write to %s: %s; trying again", self.name, self.folder, _reason(error))  # noqa: TRY400
-            self._error = _reason(error)
+            self._tell_lost(error)
             self._retry_ns = reading.monotonic_ns + RETRY_NS
             self._close()
             return False
@@ -241,7 +239,26 @@ class Recorder:
         self._writer = self._open_if_possible()
         return True
 
+    def _tell_lost(self, error: OSError) -> None:
+        """Once, until something could be written again."""
+        if not self._error:
+            log.error("%s: cannot write to %s: %s; trying again", self.name, self.folder, _reason(error))
+        self._error = _reason(error)
+
+    def _begin(self) -> None:
+        """Make the recording's folder and own it. Raises OSError, and RecordingError when somebody else was faster."""
+        self.folder.mkdir(parents=True)
+        self._began = self._owned.enter_context(folder_lock(self.folder))
+        if not self._began:
+            raise RecordingError(f"{self.folder} was taken by another process that recovers recordings; start again")
+        if self._config.fsync:
+            for parent in (self.output.parent, self.folder.parent):
+                with contextlib.suppress(PermissionError):  # root made what is in there, and it may not be ours
+                    sync_folder(parent)
+
     def _open(self) -> SegmentWriter | RawWriter:
+        if not self._began:
+            self._begin()
         if self._config.format == "raw":
             return self._lasting(RawWriter(self.folder, self._snapshot))
         self._described = self._description()
@@ -317,7 +334,8 @@ class Recorder:
 
         Before that: finish what an earlier daemon was killed over.
         """
-        if any(folder != self.folder for folder in self.folder.parent.iterdir()):
+        work = self.folder.parent
+        if work.exists() and any(folder != self.folder for folder in work.iterdir()):
             for path in (await self._child("recover", str(self.folder.parent), str(self.output)) or "").splitlines():
                 log.warning("%s: an earlier recording had not been finished; it is now %s", self.name, path)
         while True:
@@ -333,6 +351,9 @@ class Recorder:
             self.folder.parent.rmdir()
 
     async def _finish(self) -> None:
+        if not self._began:
+            log.warning("%s: nothing was recorded, so %s was not written", self.name, self.output)
+            return
         started = trio.current_time()
         said = await self._child("finish", str(self.folder), str(self.output))
         if said is None:

@@ -18,6 +18,7 @@ from rezolus.sinks import recorder as module
 from rezolus.sinks.recorder import Recorder, RecordingError
 from rezolus.wire.decode import decode_stream
 from tests import needs
+from tests.disks import tmpfs, use_up
 from tests.synthetic import START_NS, Walk, catalog
 
 S = 10**9
@@ -263,3 +264,24 @@ async def test_only_a_recording_is_replaced(tmp_path: Path) -> None:
             await Recorder("rec", config(output)).run(receive)
     assert notes.read_text() == "precious"
     assert names(tmp_path) == ["folder", "notes.txt"]
+
+
+async def test_a_disk_that_is_full_at_the_start_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with tmpfs(tmp_path / "small", "1m") as mount, trio.fail_after(60):
+        use_up(mount / "ballast")
+        readings = list(Walk(catalog(cgroups=1)).run(20))
+        recorder = Recorder("rec", config(mount / "out.parquet"))
+        send, receive = trio.open_memory_channel[Reading](0)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(start, recorder, receive)
+            assert recorder.statistics().error.endswith("no space left on device")
+            await give(recorder, send, readings[:3])
+            (mount / "ballast").unlink()
+            await give(recorder, send, readings[3:])
+            await send.aclose()
+        found = rows(mount / "out.parquet")
+        assert len(found) >= 10  # it tries every 5 s
+        assert found == [reading.time_ns for reading in readings[-len(found) :]]
+        assert recorder.statistics().lost == 20 - len(found)
+        assert caplog.text.count("no space left on device; trying again") == 1
+        assert names(mount) == ["out.parquet"]
