@@ -1,11 +1,15 @@
-"""One heap for all threads."""
+"""The C library's heap, told to stay small."""
 
 from __future__ import annotations
 
 import ctypes
 
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 """malloc.h of glibc."""
+BIG = 4 << 20
+"""Bytes of a block that gets memory of its own, which goes back when the block does. Pages of metrics are smaller."""
 
 
 def share_heap() -> None:
@@ -14,7 +18,11 @@ def share_heap() -> None:
     Threads here come and go and hardly ever allocate at the same time (the interpreter has one lock for all), so heaps of
     their own bring nothing but holes: without this every reload, and whatever else needs a thread, leaves a tenth to a
     third of a megabyte behind.
+
+    And keep it from remembering the biggest block it has seen: after one answer of 16 MiB it would hold on to as much.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # other C libraries have one heap anyway
         mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, BIG)
+        mallopt(_M_TRIM_THRESHOLD, BIG)
