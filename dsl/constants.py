@@ -1,4 +1,7 @@
-"""Numbers that kernel sources name by macros, which BTF does not hold. Values of the kernel's UAPI, the same on every architecture served."""
+"""Numbers that kernel sources name by macros, which BTF does not hold.
+
+Values of the kernel's UAPI, the same on every architecture served.
+"""
 
 from __future__ import annotations
 

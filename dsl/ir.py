@@ -149,7 +149,11 @@ class UsdtArg:
 
 @_value
 class Builtin:
-    """`now` (U64, ns, CLOCK_MONOTONIC), `cpu` (U32), `pid` `tid` `uid` (U32; pid is the process), `current` (Pointer to task_struct), `comm` (Text 16)."""
+    """What every event knows.
+
+    `now` (U64, ns, CLOCK_MONOTONIC), `cpu` (U32), `pid` `tid` `uid` (U32; pid is the process), `current` (Pointer to
+    task_struct), `comm` (Text 16).
+    """
 
     name: Literal["now", "cpu", "pid", "tid", "uid", "current", "comm"]
     type: Type
@@ -242,7 +246,10 @@ BinaryOp = Literal["||", "&&", "|", "^", "&", "==", "!=", "<", "<=", ">", ">=", 
 
 @_value
 class Binary:
-    """`/` and `%` fail with `zero`. `||` and `&&` evaluate (and can fail on) the right side only when it decides. Comparisons may compare two pointers."""
+    """An operation on two integers; comparisons may compare two pointers.
+
+    `/` and `%` fail with `zero`. `||` and `&&` evaluate (and can fail on) the right side only when it decides.
+    """
 
     op: BinaryOp
     left: Expr
@@ -385,12 +392,14 @@ class ForgetState:
 
 @_node
 class Update:
-    """`add`: counter += value (a negative signed value fails with `range`); `set`: gauge = value; `observe`: the histogram's bucket of value
-    += 1 (negative: `range`).
+    """Changes a metric.
 
-    `slot` is the row-major index of the label values (None: 0), always in range. `row` chooses the series of a metric with a dimension: for
-    `by cpu` a CPU number (None: this CPU; not below the number of possible CPUs: `range`), for `by cgroup` a task pointer (None: current), for open-ended keys one
-    expression per `KeyField` of the metric; past the limit the overflow row is used and `key_overflow` counted.
+    `add`: counter += value (a negative signed value fails with `range`); `set`: gauge = value; `observe`: the histogram's
+    bucket of value += 1 (negative: `range`). `slot` is the row-major index of the label values (None: 0), always in range.
+
+    `row` chooses the series of a metric with a dimension: for `by cpu` a CPU number (None: this CPU; not below the number
+    of possible CPUs: `range`), for `by cgroup` a task pointer (None: current), for open-ended keys one expression per
+    `KeyField` of the metric; past the limit the overflow row is used and `key_overflow` counted.
     """
 
     span: Span

@@ -21,8 +21,8 @@ MemoryKind = Literal["row", "cgroup", "task", "tables"]
 class Memory:
     """The address of something a statement reads or writes.
 
-    `row`: this CPU's row of the bank `name`; `cgroup`: the row of a cgroup (operands: its task group, css id, serial number); `task`: what is
-    remembered of a task (operand: the task); `tables`: the lookup tables.
+    `row`: this CPU's row of the bank `name`; `cgroup`: the row of a cgroup (operands: its task group, css id, serial
+    number); `task`: what is remembered of a task (operand: the task); `tables`: the lookup tables.
     """
 
     kind: MemoryKind

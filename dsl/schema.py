@@ -11,8 +11,8 @@ What a row stands for is the bank's `axis`:
   (0: never used); it changes when the kernel hands the id to another cgroup, after the program has zeroed
   the row. Names are in the map `CGROUP_NAMES`, see there.
 - `key`: one row per distinct open-ended key. Word 0 is 0 while the row has no key, and another number for each key that
-  the row is given in turn (a definition may `forget` keys); it is set once the key is in place in the map `<bank>_keys` (same row number, `key_size` bytes). The last row collects every key past
-  the limit and is the visible overflow.
+  the row is given in turn (a definition may `forget` keys); it is set once the key is in place in the map `<bank>_keys`
+  (same row number, `key_size` bytes). The last row collects every key past the limit and is the visible overflow.
 """
 
 from __future__ import annotations

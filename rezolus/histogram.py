@@ -80,22 +80,6 @@ def _middles(power: int) -> npt.NDArray[np.float64]:
     return np.array([(low + high) / 2 for low, high in bounds], dtype=np.float64)
 
 
-def downsample(counts: U64, power: int) -> U64:
-    """The same histogram at a lower grouping power; ValueError when `power` is not lower.
-
-    Buckets nest exactly, so nothing is lost but resolution.
-    """
-    own = _power_of(len(counts))
-    if power >= own:
-        raise ValueError(f"a histogram of grouping power {own} cannot be brought to {power}: expected less")
-    if power < 0:
-        raise ValueError(f"grouping power {power} is negative")
-    target = [bucket_index(bucket_bounds(index, own)[0], power) for index in range(len(counts))]
-    coarse = np.zeros(histogram_buckets(power), dtype=np.uint64)
-    np.add.at(coarse, target, counts)
-    return coarse
-
-
 def _power_of(length: int) -> int:
     """The grouping power of histograms with so many buckets; ValueError when there is none."""
     for power in range(64):

@@ -11,7 +11,6 @@ from rezolus.histogram import (
     MAX_VALUE,
     bucket_bounds,
     bucket_index,
-    downsample,
     mean,
     quantile,
     quantiles,
@@ -77,15 +76,11 @@ def test_a_quantile_is_the_upper_bound_of_the_ranked_values_bucket(numbers: list
     assert quantile(count(numbers, power), q) == bucket_bounds(bucket_index(ranked, power), power)[1]
 
 
-@given(st.lists(values, max_size=50), powers.flatmap(lambda own: st.tuples(st.just(own), st.integers(0, own))))
-def test_downsampling_equals_counting_at_the_lower_power(numbers: list[int], step: tuple[int, int]) -> None:
-    own, lower = step
-    fine = count(numbers, own)
-    if lower == own:
-        with pytest.raises(ValueError, match="expected less"):
-            downsample(fine, lower)
-    else:
-        assert np.array_equal(downsample(fine, lower), count(numbers, lower))
+@given(values, powers, powers)
+def test_buckets_of_different_powers_nest(number: int, one: int, other: int) -> None:
+    lower, higher = sorted((one, other))
+    low, high = bucket_bounds(bucket_index(number, higher), higher)
+    assert bucket_index(low, lower) == bucket_index(high, lower) == bucket_index(number, lower)
 
 
 @given(st.lists(values, min_size=1, max_size=50))

@@ -1,4 +1,7 @@
-"""What `/status` and `/samplers` say: per sampler its hooks, its health, what it measures and what it costs; `rezolus.agent.report` has the form."""
+"""What `/status` and `/samplers` say: per sampler its hooks, its health, what it measures and what it costs.
+
+The form is in `rezolus.agent.report`.
+"""
 
 from __future__ import annotations
 

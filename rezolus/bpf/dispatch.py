@@ -36,7 +36,7 @@ class Dispatcher:
     """What is attached to a hook, and the programs it chooses from; descriptors of whoever owns the set."""
 
     program: int
-    """With `prefix`, the first program itself."""
+    """A program made for this, or the first one itself with `prefix` before its code."""
     slots: int
 
 

@@ -148,21 +148,6 @@ class Loaded:
             yield self.switch
 
 
-def loaded_from(fds: Mapping[str, int], outcomes: tuple[Outcome, ...] = ()) -> Loaded:
-    """The other end of `Loaded.fds`: takes over the received descriptors."""
-    loaded = Loaded(outcomes=outcomes)
-    for key, fd in fds.items():
-        kind, _, name = key.partition(":")
-        if kind == "map":
-            loaded.maps[name] = fd
-        elif kind == "prog":
-            loaded.programs[name] = fd
-        else:
-            function = name.rpartition(":")[0]
-            loaded.links[function] = (*loaded.links.get(function, ()), fd)
-    return loaded
-
-
 def load(
     unit: Unit,
     btf_id: BtfId,
@@ -177,7 +162,8 @@ def load(
 
     `replace` names maps that exist already (descriptors stay the caller's): the programs use those instead of new
     ones, which is how a reload keeps its counters; they must have the same shape, else `ValueError`. With `attached`
-    False programs are only loaded. `exchangeable` programs can be replaced by others later (see `dispatch`). Raises `CompileError` and `BccMissingError` (see `compile_unit`, also for `log_fd`).
+    False programs are only loaded. `exchangeable` programs can be replaced by others later (see `dispatch`). Raises
+    `CompileError` and `BccMissingError` (see `compile_unit`, also for `log_fd`).
     """
     _raise_limits()
     loaded = Loaded()

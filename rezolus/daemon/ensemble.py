@@ -220,9 +220,7 @@ class Ensemble:
             self.done.set()
 
     def _outlet(self, name: str, config: SinkConfig) -> Outlet:
-        outlet = Outlet(name, config, self.feeds)
-        outlet.use(self._build(name, config, outlet.connected))
-        return outlet
+        return Outlet(name, config, self.feeds, partial(self._build, name, config))
 
     def _build(self, name: str, config: SinkConfig, connected: Mapping[str, Feed]) -> Sink:
         metadata = partial(metadata_of, connected, config.source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -58,9 +58,14 @@ class Checking(Protocol):
 
 
 class Outlet:
-    """A sink as configured, and what feeds it: one stream, whatever number of sources there is."""
+    """A sink as configured, and what feeds it: one stream, whatever number of sources there is.
 
-    def __init__(self, name: str, config: SinkConfig, feeds: Feeds) -> None:
+    `build` makes the sink, given its sources by name: always the present ones, and those that it has lost.
+    """
+
+    def __init__(
+        self, name: str, config: SinkConfig, feeds: Feeds, build: Callable[[Mapping[str, Feed]], Sink]
+    ) -> None:
         self.name = name
         self.config = config
         self.stream = Stream(name, config.interval)
@@ -70,23 +75,14 @@ class Outlet:
         self.done = trio.Event()
         self.connected: dict[str, Feed] = {}
         """What feeds it. A source that a reload removed stays here: the sink has something to say of it to its end."""
-        self._sink: Sink | None = None
+        self.sink = build(self.connected)
+        """What takes the readings."""
         self._feeds = feeds
         self._merger = self._make_merger() if len(config.source) > 1 else None
         self._wires: dict[str, tuple[Hub, Subscription]] = {}
         self._stopping = trio.Event()
         self._scope = trio.CancelScope()
         self.connect()
-
-    @property
-    def sink(self) -> Sink:
-        """What takes the readings."""
-        assert self._sink is not None
-        return self._sink
-
-    def use(self, sink: Sink) -> None:
-        """What is to take the readings; before `run`."""
-        self._sink = sink
 
     def connect(self) -> None:
         """Take readings from the sources as they are now; nothing changes for those that are the same as before."""

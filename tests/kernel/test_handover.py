@@ -6,11 +6,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dsl.hooks import Hook
 from rezolus.bpf.handover import receive, send
-from rezolus.bpf.load import Loaded, Outcome, load, loaded_from
+from rezolus.bpf.load import Loaded, Outcome, load
 from rezolus.bpf.maps import map_array
 from tests.kernel.units import COUNT, btf_ids, unit
 
@@ -24,6 +24,15 @@ def loader(sock: socket.socket, *, stay: bool) -> None:
     send(sock, loaded.outcomes, fds)
     if stay:
         signal.pause()
+
+
+def received(fds: Mapping[str, int]) -> Loaded:
+    """What a loader loaded, at the other end."""
+    kinds: dict[str, dict[str, int]] = {"map": {}, "prog": {}, "link": {}}
+    for key, fd in fds.items():
+        kind, _, name = key.partition(":")
+        kinds[kind][name] = fd
+    return Loaded(maps=kinds["map"], programs=kinds["prog"], links={name: (fd,) for name, fd in kinds["link"].items()})
 
 
 def in_child(action: Callable[[], None]) -> int:
@@ -50,8 +59,8 @@ def test_programs_go_on_when_the_loader_has_ended() -> None:
         child = in_child(lambda: loader(there, stay=False))
         outcomes, fds = receive(here, tuple[Outcome, ...])
         os.waitpid(child, 0)
-    with loaded_from(fds, outcomes) as loaded:
-        assert [outcome.failure for outcome in loaded.outcomes] == [None]
+    assert [outcome.failure for outcome in outcomes] == [None]
+    with received(fds) as loaded:
         assert counting(loaded)
         view = map_array(loaded.maps["counts"], 16, 1)
         loaded.detach()
@@ -64,7 +73,7 @@ def test_programs_end_with_the_last_process_that_holds_them_however_it_ends() ->
     with here, there:
         child = in_child(lambda: loader(there, stay=True))
         _, fds = receive(here, tuple[Outcome, ...])
-        with loaded_from(fds) as loaded:
+        with received(fds) as loaded:
             assert counting(loaded)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)

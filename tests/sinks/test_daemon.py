@@ -175,7 +175,7 @@ class Stuck:
 
 async def test_a_second_signal_leaves_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     daemon = daemon_of(configuration(tmp_path, recorder="# all"), timing=Timing(patience_s=0.01, together_s=0))
-    daemon.ensemble.outlets["rec"].use(Stuck())
+    daemon.ensemble.outlets["rec"].sink = Stuck()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await start(nursery, daemon)
@@ -187,6 +187,7 @@ async def test_a_second_signal_leaves_at_once(tmp_path: Path, caplog: pytest.Log
 
 async def test_signals_that_come_together_are_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """timeout(1) sends it to the process and then to its group."""
+    caplog.set_level("INFO")
     daemon = daemon_of(configuration(tmp_path, recorder="# all"), timing=Timing(together_s=3600))
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -203,8 +204,9 @@ async def test_signals_that_come_together_are_one(tmp_path: Path, caplog: pytest
 async def test_the_first_signal_after_the_end_has_begun_is_no_second_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     daemon = daemon_of(configuration(tmp_path, recorder="# all"), timing=Timing(patience_s=0.01, together_s=0))
-    daemon.ensemble.outlets["rec"].use(Stuck())
+    daemon.ensemble.outlets["rec"].sink = Stuck()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await start(nursery, daemon)
