@@ -15,7 +15,7 @@ import pytest
 import trio
 from quart_trio import QuartTrio
 
-from rezolus.config import LOCAL, SourceConfig
+from rezolus.config import LOCAL, Config, SourceConfig
 from rezolus.daemon import Daemon, Service, Timing, reread_file
 from rezolus.daemon.control import control_pages
 from rezolus.errors import UserError
@@ -398,6 +398,34 @@ async def test_pages_that_could_not_be_served_are_tried_again(tmp_path: Path) ->
         await until(lambda: served)
         assert (await bench.reload(text)).ok
     assert served == [token]
+
+
+async def test_pages_are_not_ended_for_some_that_could_not_be_served(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    running_keys: list[object] = []
+
+    def services(config: Config) -> dict[str, Service]:
+        key = config.agent.interval
+
+        async def pages(*, task_status: trio.TaskStatus[None]) -> None:
+            running_keys.append(key)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                running_keys.remove(key)
+
+        return {"agent": Service(key, pages, lambda: read_token(token) if key > 20_000_000 else None)}
+
+    async with running(tmp_path, AGENT + exporter("prom", 0), services=services) as bench:
+        text = AGENT.replace("20ms", "40ms") + exporter("prom", 0)
+        result = await bench.reload(text)
+        assert not result.ok
+        assert result.problems[0].startswith(f"agent: {token}: cannot read the token")
+        assert running_keys == [20_000_000]
+        token.write_text("sesame")
+        assert (await bench.reload(text)).ok
+        await until(lambda: running_keys == [40_000_000])
 
 
 async def test_pages_are_moved_and_the_answer_still_arrives(tmp_path: Path) -> None:

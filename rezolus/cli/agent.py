@@ -168,12 +168,14 @@ class _Host:
         app = make_app(status, snapshots, systeminfo=self._systeminfo)
         app.register_blueprint(control_pages(self.daemon.reload))
 
+        def token() -> str | None:
+            return read_token(own.token_file) if own.token_file else None
+
         async def pages(*, task_status: trio.TaskStatus[object]) -> None:
-            token = read_token(own.token_file) if own.token_file else None
-            await serve(app, own.listen, hosts=own.hosts, token=token, task_status=task_status)
+            await serve(app, own.listen, hosts=own.hosts, token=token(), task_status=task_status)
 
         key = (own.listen, own.hosts, own.token_file, own.ttl, own.metrics, own.snapshot_format)
-        return {"agent": Service(key, pages)}
+        return {"agent": Service(key, pages, token)}
 
 
 async def _finish(helper: Helper, arguments: list[str]) -> Finished:

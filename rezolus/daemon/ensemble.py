@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import assert_never
 
@@ -125,8 +125,13 @@ class Ensemble:
         return outlet is not None and not outlet.trouble.text
 
     def streams(self) -> tuple[StreamStatistics, ...]:
-        """Counts of all sinks' streams."""
-        return tuple(outlet.stream.statistics() for outlet in self.outlets.values())
+        """Counts of all sinks' streams. What a sink took and could not write is lost as well."""
+        found = []
+        for outlet in self.outlets.values():
+            stream = outlet.stream.statistics()
+            unwritten: int = getattr(outlet.sink.statistics(), "lost", 0)
+            found.append(replace(stream, lost=stream.lost + unwritten))
+        return tuple(found)
 
     async def _change(self, config: Config, nurseries: Nurseries) -> Changes:
         config, refused = self._without_broken(config)
@@ -153,6 +158,8 @@ class Ensemble:
             f"sinks.{name}: {text}": self.outlets[name] for name in begun if (text := self.outlets[name].trouble.text)
         }
         names = dict.fromkeys((*gone, *begun))
+        services = self.services.refusals(self._services_of(config)).items()
+        refused += [f"{name}: {error}; it goes on as it was" for name, error in services]
         return Changes((*names, *(f"source {name}" for name in sorted(sources))), (*refused, *self._waiting))
 
     def _without_broken(self, config: Config) -> tuple[Config, list[str]]:

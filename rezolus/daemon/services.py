@@ -23,6 +23,8 @@ class Service:
 
     key: object
     run: ServiceRun
+    check: Callable[[], object] = lambda: None
+    """Looks at files and raises UserError with what keeps it from running."""
 
 
 @dataclass(slots=True)
@@ -106,12 +108,27 @@ class Services:
         self.troubles: dict[str, Trouble] = {}
         """Why services do not run, with an empty text for those that do."""
 
+    def refusals(self, services: Mapping[str, Service]) -> dict[str, UserError]:
+        """Of those that run, which would be replaced by one that could not, and why."""
+        found = {}
+        for name, (service, _, done) in self._running.items():
+            if name in services and services[name].key != service.key and not done.is_set():
+                try:
+                    services[name].check()
+                except UserError as error:
+                    found[name] = error
+        return found
+
     async def change(self, services: Mapping[str, Service], nursery: trio.Nursery) -> list[str]:
-        """Run exactly these: those of the same key that run go on, others are ended and begun. Returns the names of these."""
+        """Run exactly these: those of the same key that run go on, others are ended and begun. Returns the names of these.
+
+        One that runs also goes on when what is to replace it could not run.
+        """
+        refused = self.refusals(services)
         going_on = {
             name
             for name, (service, _, done) in self._running.items()
-            if name in services and services[name].key == service.key and not done.is_set()
+            if name in refused or (name in services and services[name].key == service.key and not done.is_set())
         }
         changed = [name for name in {**self._running, **services} if name not in going_on]
         for name in changed:

@@ -24,6 +24,7 @@ from rezolus.reading import Reading
 from rezolus.recording.finish import recover
 from rezolus.recording.store import read_range
 from rezolus.sinks.stream import Demand
+from tests.disks import tmpfs, use_up
 from tests.synthetic import SyntheticSource, Walk, catalog
 
 ROOT = Path(__file__).parent.parent.parent
@@ -124,6 +125,24 @@ async def test_the_daemon_ends_when_every_sink_is_done(tmp_path: Path) -> None:
     with trio.fail_after(60):
         await daemon.run()
     assert rows(tmp_path / "out.parquet") == 10
+
+
+async def test_what_a_sink_could_not_write_is_lost(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "1m") as mount, trio.fail_after(60):
+        daemon = daemon_of(configuration(mount, exporter=0, recorder="# all"))
+        use_up(mount / "ballast")
+        async with trio.open_nursery() as nursery:
+            await start(nursery, daemon)
+            await until(lambda: daemon.statistics().sinks["rec"].lost)  # type: ignore[attr-defined]
+            listen = daemon.statistics().sinks["prom"].listen  # type: ignore[attr-defined]
+            async with httpx.AsyncClient(trust_env=False) as client:
+                text = (await client.get(f"http://{listen}/metrics")).text
+            (line,) = (
+                line for line in text.splitlines() if line.startswith('rezolus_sink_lost_readings_total{sink="rec"}')
+            )
+            assert int(line.split()[1]) >= 1
+            (mount / "ballast").unlink()
+            daemon.stop()
 
 
 class Failing(SyntheticSource):
