@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 import trio
@@ -29,6 +29,7 @@ from rezolus.agent.running import Running
 from rezolus.agent.sampling import SamplingStatistics, Wanted, everything
 from rezolus.agent.selfmetrics import SelfMetric, counter, gauge
 from rezolus.agent.sources import SourceProblem
+from rezolus.agent.windows import StatsMode, measure_costs
 from rezolus.reading import Catalog, Reading
 
 log = logging.getLogger(__name__)
@@ -42,18 +43,12 @@ DURATION = ("rezolus_reading_duration", "nanoseconds", "How long the last readin
 SOURCE = "rezolus"
 """The kind of source that an agent is."""
 
-STATS_WINDOW = 1.0
-STATS_PERIOD = 60.0
-"""With `stats = "sample"` the kernel times programs for a window at the beginning of each period; seconds."""
-
 CHORES_SECONDS = 1.0
 
 LAST_RUN_S = 1.0
 """After so long no program that was at work when it was replaced still is, where nobody can say so."""
 
 _chores_limiter = trio.CapacityLimiter(1)
-
-StatsMode = Literal["sample", "hold", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +146,8 @@ class Agent:
             async with trio.open_nursery() as nursery:
                 await self._load_first()
                 nursery.start_soon(self._chores)
-                nursery.start_soon(self._measure_costs)
+                if self._helper is not None:
+                    nursery.start_soon(measure_costs, self._helper, self._options.stats, self._costs)
                 task_status.started()
                 while True:
                     with trio.CancelScope() as self._pause:
@@ -337,38 +333,8 @@ class Agent:
             if self._names.due:
                 await trio.to_thread.run_sync(self._names.chores, limiter=_chores_limiter)
 
-    async def _measure_costs(self) -> None:
-        """Open and close windows in which the kernel times our programs."""
-        if self._options.stats == "off" or self._helper is None:
-            return
-        pause = STATS_PERIOD - STATS_WINDOW if self._options.stats == "sample" else 0.0
-        while self._helper.alive:
-            try:
-                measured = await self._measure_window(self._helper, keep_on=not pause)
-            except LoadError:
-                return  # the helper is gone, and has said so
-            await trio.sleep(pause if measured else 0)
-
-    async def _measure_window(self, helper: Helper, *, keep_on: bool) -> bool:
-        """One window; false when there was nothing to measure."""
-        # Not the set itself: it may be replaced meanwhile, and its memory is then to go.
-        costs = None if self._running is None else self._running.costs
-        if costs is None or costs.empty:
-            await trio.sleep(STATS_WINDOW)
-            return False
-        await helper.start_statistics()
-        if self._measures(costs):
-            costs.begin()
-            await trio.sleep(STATS_WINDOW)
-        if self._measures(costs):
-            costs.end()
-        if not keep_on:
-            await helper.stop_statistics()
-        return True
-
-    def _measures(self, costs: CostMeter) -> bool:
-        """Whether these are the costs of what runs now: those of others have no descriptors any more."""
-        return self._running is not None and self._running.costs is costs
+    def _costs(self) -> CostMeter | None:
+        return None if self._running is None else self._running.costs
 
 
 def _log_running(handover: Handover) -> None:
