@@ -25,7 +25,7 @@ from pathlib import Path
 
 from rezolus.reading import Reading
 from rezolus.recording.output import sync_folder
-from rezolus.recording.segment import Segment, SegmentError, SegmentWriter, note_frame, read_note
+from rezolus.recording.segment import Segment, SegmentError, note_frame, read_note
 from rezolus.recording.store import (
     DAMAGED,
     DUMP_PREFIX,
@@ -34,6 +34,7 @@ from rezolus.recording.store import (
     segment_files,
     segment_number,
 )
+from rezolus.recording.writer import SegmentWriter
 
 PARTS = 30
 """A segment is at most this part of the duration: by so much the buffer may exceed it."""
@@ -144,7 +145,7 @@ class Ring:
         self.dropped = 0
         """Segments dropped before their time because the disk was full."""
         self.found = tuple(self._pick_up())
-        self._segment_bytes = min(SEGMENT_BYTES, min(limits.max_bytes, self._space()) // 8)
+        self._segment_bytes = SEGMENT_BYTES
         self._number = 1 + max((segment_number(path) for path in _numbered(folder)), default=-1)
         self._trim()
 
@@ -213,6 +214,7 @@ class Ring:
         if writer is None:
             writer = self._writer = create_segment(self._folder, self._number, self._metadata())
             self._number += 1
+            self._segment_bytes = min(SEGMENT_BYTES, min(self._limits.max_bytes, self._space()) // 8)
             if self._fsync:
                 sync_folder(self._folder)
         try:

@@ -24,7 +24,7 @@ from rezolus.http import ListenError, serve
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.recording.output import can_hold_files, refuse_others
-from rezolus.recording.ring import Limits, Ring, RingStatistics
+from rezolus.recording.ring import FULL, Limits, Ring, RingStatistics
 from rezolus.recording.store import DumpResult, folder_lock
 from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
 from rezolus.sinks.hindsight_pages import make_app
@@ -39,6 +39,7 @@ RETRY_NS = 10**9
 """After an error of the disk nothing is written for so long."""
 LISTEN_RETRY_S = 5.0
 """Pause before an address in use is tried again; the buffer does without it meanwhile."""
+_UNOPENED = RingStatistics(0, 0, 0, 0, None, None, 0)
 
 
 class HindsightError(UserError):
@@ -57,8 +58,8 @@ class HindsightStatistics:
     """Readings added to the buffer."""
     lost: int
     """Readings that could not be written."""
-    ring: RingStatistics | None
-    """What is in the buffer; None before it was opened."""
+    ring: RingStatistics
+    """What is in the buffer; nothing before it was opened."""
     dumps: int
     failed_dumps: int
     error: str
@@ -77,6 +78,9 @@ class Hindsight:
         config: HindsightConfig,
         metadata: Callable[[], Mapping[str, str]] = dict,
         finisher: Finisher = finish_in_child,
+        *,
+        retry_ns: int = RETRY_NS,
+        listen_retry_s: float = LISTEN_RETRY_S,
     ) -> None:
         self.name = name
         self.config = config
@@ -86,6 +90,9 @@ class Hindsight:
         self._dumps = Dumps(name, self.folder, self._hold, finisher)
         self._to_file = trio.Lock()
         self._ring: Ring | None = None
+        self._owned = contextlib.ExitStack()
+        """The lock of the buffer."""
+        self._pauses = retry_ns, listen_retry_s
         self._bound = ""
         self._written = self._lost = self._overrun = 0
         self._error = ""
@@ -100,7 +107,7 @@ class Hindsight:
             self._token = None if self.config.token_file is None else read_token(self.config.token_file)
             can_hold_files(self.folder)
         except OSError as error:
-            raise HindsightError(f"cannot use the buffer {self.folder}: {_reason(error)}") from error
+            raise self._unusable(error) from error
         try:
             refuse_others(self.output)
         except OSError as error:
@@ -114,22 +121,18 @@ class Hindsight:
     ) -> None:
         """Buffer until the stream ends; then the buffer stays for the next start. Raises HindsightError, TokenError."""
         self.check()
-        with contextlib.ExitStack() as stack:
+        with self._owned:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                if not stack.enter_context(folder_lock(self.folder)):
-                    raise HindsightError(
-                        f"the buffer {self.folder} is in use by another process; give each hindsight a buffer of its own"
-                    )
-                self._ring = await trio.to_thread.run_sync(self._open)
+                await trio.to_thread.run_sync(self._open)
             except OSError as error:
-                raise HindsightError(f"cannot use the buffer {self.folder}: {_reason(error)}") from error
-            self._tell_found(self._ring)
+                if error.errno not in FULL:
+                    raise self._unusable(error) from error
+                self._tell_trouble(error)  # as later on: there may be room again
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._serve)
                 task_status.started()
                 try:
-                    await self._buffer(self._ring, readings)
+                    await self._buffer(readings)
                     async with self._to_file:
                         pass  # what is being written on this host is finished
                 finally:
@@ -168,7 +171,7 @@ class Hindsight:
             buffer=str(self.folder),
             written=self._written,
             lost=self._lost + self._overrun,
-            ring=None if self._ring is None else self._ring.statistics(),
+            ring=_UNOPENED if self._ring is None else self._ring.statistics(),
             dumps=self._dumps.made,
             failed_dumps=self._dumps.failed,
             error=self._error or self._listen_error,
@@ -176,12 +179,28 @@ class Hindsight:
 
     def _hold(self) -> contextlib.AbstractContextManager[None]:
         if self._ring is None:
-            raise DumpFailedError("the buffer is not open")
+            raise DumpFailedError(f"the buffer is not open: {self._error or 'just starting'}")
         return self._ring.hold()
 
     def _open(self) -> Ring:
+        """The buffer, made if need be and ours until `run` ends. Raises OSError, and HindsightError when it is another's."""
         limits = Limits(self.config.duration, self.config.max_bytes, self.config.interval)
-        return Ring(self.folder, limits, self._file_metadata, fsync=self.config.fsync)
+        with contextlib.ExitStack() as stack:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not stack.enter_context(folder_lock(self.folder)):
+                raise HindsightError(
+                    f"the buffer {self.folder} is in use by another process; give each hindsight a buffer of its own"
+                )
+            self._ring = Ring(self.folder, limits, self._file_metadata, fsync=self.config.fsync)
+            self._owned.push(stack.pop_all())
+        self._tell_found(self._ring)
+        return self._ring
+
+    def _unusable(self, error: OSError) -> HindsightError:
+        return HindsightError(
+            f"cannot use the buffer {self.folder}: {_reason(error)}; give it to the user that the daemon runs as "
+            "(chown -R), or choose another with `buffer`"
+        )
 
     def _file_metadata(self) -> dict[str, str]:
         return {
@@ -218,7 +237,7 @@ class Hindsight:
                     log.error("%s: %s; trying again", self.name, _leaf(group))  # noqa: TRY400
                     task_status.started()
                 self._listen_error = str(_leaf(group))
-            await trio.sleep(LISTEN_RETRY_S)
+            await trio.sleep(self._pauses[1])
 
     async def _serve_once(self, run_server: Callable[..., Any], task_status: trio.TaskStatus[None] | None) -> None:
         async with trio.open_nursery() as nursery:
@@ -228,7 +247,7 @@ class Hindsight:
             if task_status is not None:
                 task_status.started()
 
-    async def _buffer(self, ring: Ring, readings: trio.MemoryReceiveChannel[Reading]) -> None:
+    async def _buffer(self, readings: trio.MemoryReceiveChannel[Reading]) -> None:
         """Hand readings to a thread: a disk that is slow to take a write must not hold up the sampling.
 
         Cancelled, it does not wait for a disk that hangs.
@@ -236,7 +255,7 @@ class Hindsight:
         queue: SimpleQueue[Reading | None] = SimpleQueue()
         in_thread = partial(trio.to_thread.run_sync, abandon_on_cancel=True)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(in_thread, self._write_all, ring, queue)
+            nursery.start_soon(in_thread, self._write_all, queue)
             try:
                 async for reading in readings:
                     if queue.qsize() >= BACKLOG:
@@ -246,27 +265,27 @@ class Hindsight:
             finally:
                 queue.put(None)
 
-    def _write_all(self, ring: Ring, queue: SimpleQueue[Reading | None]) -> None:
+    def _write_all(self, queue: SimpleQueue[Reading | None]) -> None:
         """In the thread: write until the end of the queue."""
         try:
             while (reading := queue.get()) is not None:
-                self._append(ring, reading)
+                self._append(reading)
         finally:
-            ring.close()
+            if self._ring is not None:
+                self._ring.close()
 
-    def _append(self, ring: Ring, reading: Reading) -> None:
+    def _append(self, reading: Reading) -> None:
         """Write a reading; an error is reported once and retried later."""
         if self._error and reading.monotonic_ns < self._retry_ns:
             self._lost += 1
             return
         try:
+            ring = self._ring or self._open()
             ring.append(reading)
         except OSError as error:
             self._lost += 1
-            if not self._error:
-                log.error("%s: cannot write to %s: %s; trying again", self.name, self.folder, _reason(error))  # noqa: TRY400
-            self._error = _reason(error)
-            self._retry_ns = reading.monotonic_ns + RETRY_NS
+            self._tell_trouble(error)
+            self._retry_ns = reading.monotonic_ns + self._pauses[0]
             return
         self._written += 1
         if self._error:
@@ -275,6 +294,12 @@ class Hindsight:
         if ring.dropped and not self._dropping:
             self._dropping = True
             log.warning("%s: the disk of %s is full: the oldest goes before its time", self.name, self.folder)
+
+    def _tell_trouble(self, error: OSError) -> None:
+        """Once, until something could be written again."""
+        if not self._error:
+            log.error("%s: cannot write to %s: %s; trying again", self.name, self.folder, _reason(error))
+        self._error = _reason(error)
 
 
 def _leaf(error: BaseException) -> BaseException:

@@ -106,7 +106,6 @@ def status_of(hindsight: Hindsight) -> dict[str, object]:
     """What `/status` answers: Rezolus' keys, then ours."""
     config, statistics = hindsight.config, hindsight.statistics()
     ring = statistics.ring
-    assert ring is not None  # there are no pages before the buffer is open
     return {
         "buffer_duration_secs": config.duration // 10**9,
         "sampling_interval_ms": max(1, round(config.interval / 1e6)),

@@ -139,3 +139,15 @@ def test_a_segment_that_a_full_disk_cut_short_is_whole(tmp_path: Path) -> None:
         segment = Segment(path)
         assert (segment.rows, segment.whole) == (5, True)
         ring.close()
+
+
+def test_a_disk_that_was_full_at_the_start_gets_segments_as_long_as_any(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "4m") as mount:
+        folder = mount / "buffer"
+        folder.mkdir()
+        use_up(mount / "ballast")
+        ring = opened(folder)
+        (mount / "ballast").unlink()
+        fill(ring, 0, 30)
+        ring.close()
+        assert [Segment(path).rows for path in segment_files(folder)] == [10, 10, 10]

@@ -22,7 +22,6 @@ from rezolus.config import HindsightConfig
 from rezolus.guard import TokenError
 from rezolus.reading import Catalog, Reading, Series
 from rezolus.recording.child import Finished
-from rezolus.sinks import hindsight as module
 from rezolus.sinks.dumps import MAX_OPEN
 from rezolus.sinks.hindsight import Hindsight, HindsightError
 from rezolus.units import Address
@@ -352,15 +351,12 @@ async def test_dumps_that_would_replace_something_else_are_refused_at_the_start(
     assert (tmp_path / "out.parquet").read_text() == "precious"
 
 
-async def test_it_buffers_while_its_address_is_taken(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "LISTEN_RETRY_S", 0.05)
+async def test_it_buffers_while_its_address_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = Address("127.0.0.1", taken.getsockname()[1])
-        sink = Hindsight("hind", config(tmp_path, listen=address))
+        sink = Hindsight("hind", config(tmp_path, listen=address), listen_retry_s=0.05)
         async with running(sink) as hindsight:
             await hindsight.give(list(Walk(SMALL).run(5)))
             assert sink.statistics().listen == ""
@@ -372,12 +368,9 @@ async def test_it_buffers_while_its_address_is_taken(
     assert caplog.text.count("trying again") == 1
 
 
-async def test_a_full_disk_is_said_once_and_overcome(
-    small_disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "RETRY_NS", 2 * S)
+async def test_a_full_disk_is_said_once_and_overcome(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(60))
-    sink = Hindsight("hind", config(small_disk))
+    sink = Hindsight("hind", config(small_disk), retry_ns=2 * S)
     async with running(sink) as hindsight:
         await hindsight.give(readings[:3])
         use_up(small_disk / "ballast")
@@ -397,6 +390,33 @@ async def test_a_full_disk_is_said_once_and_overcome(
             assert "not enough space" in answer.text
     assert caplog.text.count("no space left on device; trying again") == 1
     assert caplog.text.count("writing again") == 1
+
+
+async def test_a_disk_that_is_full_at_the_start_is_overcome_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    readings = list(Walk(SMALL).run(40))
+    with tmpfs(tmp_path / "small", "64m,nr_inodes=16") as disk:
+        fillers = [disk / str(number) for number in range(15)]  # and the root: not even a folder can be made
+        for path in fillers:
+            path.touch()
+        sink = Hindsight("hind", config(disk), retry_ns=2 * S)
+        async with running(sink) as hindsight:
+            await hindsight.give(readings[:3])
+            status = (await hindsight.client.get("/status")).json()
+            assert status["error"].endswith("no space left on device")
+            assert status["lost"] == 3
+            answer = await hindsight.client.get("/dump")
+            assert answer.status_code == 500
+            assert "the buffer is not open: " in answer.text
+            for path in fillers:
+                path.unlink()
+            await hindsight.give(readings[3:])
+            assert sink.statistics().error == ""
+            assert sink.statistics().written > 30
+            last = await hindsight.client.get("/dump")
+        assert times(last.content)[-1] == readings[-1].time_ns
+    assert caplog.text.count("no space left on device; trying again") == 1
 
 
 @pytest.fixture
