@@ -6,13 +6,16 @@ what it is:
 - `M`: file metadata, msgpack map of strings; the first frame, and again when it changed: the last one counts.
 - `C`: the catalog of the rows that follow. Series that are new to this segment join its table and get the next
   *slots*, one for a counter or gauge, one per bucket for a histogram; the catalog is then three lists of table numbers.
-- `R`: one reading. `u64 time, u64 monotonic, u64 duration, u32 n`, then n slot numbers (u32) and their n values (u64): only what
-  changed since the slot was last written (a new slot is 0). A cgroup that comes or goes thus costs its own series only.
+- `R`: one reading. `u64 time, u64 monotonic, u64 duration, u32 n`, then n slot numbers (u32) and their n values (u64):
+  only what changed since the slot was last written (a new slot is 0). A cgroup that comes or goes thus costs its own
+  series only.
 - `E`: a note of whoever sealed the segment, at its very end; readers of rows pass over it.
 
 There are no complete rows in between: a segment is short (the recorder seals it after some hundred rows) and always read
 from its beginning. A file that ends within a frame, or whose frame has a wrong checksum, is good up to the frame before;
 that is what a killed process or a full disk leaves. Whole frames behind such a place are damage. Everything is little-endian.
+
+Here is the form and how it is read; `rezolus.recording.writer` writes it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -109,13 +112,14 @@ def width_of(series: Series) -> int:
     return series.buckets if series.kind == "histogram" else 1
 
 
-def _frame(payload: bytes) -> bytes:
+def frame_of(payload: bytes) -> bytes:
+    """A frame as it stands in the file."""
     return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def note_frame(payload: bytes) -> bytes:
     """A note as it stands in the file."""
-    return _frame(b"E" + payload)
+    return frame_of(b"E" + payload)
 
 
 def read_note(path: Path, size: int) -> bytes | None:
@@ -132,7 +136,7 @@ def read_note(path: Path, size: int) -> bytes | None:
 
 
 @dataclass(slots=True)
-class _Table:
+class SeriesTable:
     """The series seen in a segment so far and where their slots begin."""
 
     series: list[Series] = field(default_factory=list)
@@ -142,6 +146,7 @@ class _Table:
     _answer: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def add(self, series: Series) -> int:
+        """Take it up; returns its number."""
         self.series.append(series)
         self.bases.append(self.width)
         self.width += width_of(series)
@@ -156,107 +161,6 @@ class _Table:
             self._answer = np.concatenate(spans) if spans else np.empty(0, np.uint64)
             self._asked = numbers
         return self._answer
-
-
-class SegmentWriter:
-    """Appends readings to a new segment file; one owner at a time.
-
-    Each `append` is one `write`: what it returned from survives the process. After an error the file is cut
-    back to its last whole row and the writer only takes `note` and `close`.
-    """
-
-    def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Create the file. Raises OSError, FileExistsError included."""
-        self.path = path
-        self.rows = 0
-        self.size = 0
-        self.first_ns = 0
-        self.last_ns = 0
-        self._table = _Table()
-        self._numbers: dict[Identity, int] = {}
-        self._catalog: Catalog | None = None
-        self._slots: U64 | None = None  # None: slot numbers are positions, the usual case
-        self._last = np.zeros(0, np.uint64)
-        self._values = np.zeros(0, np.uint64)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            self._write(MAGIC + _frame(b"M" + msgspec.msgpack.encode(dict(metadata))))
-        except OSError:
-            self.close()
-            path.unlink()  # or its name could not be taken again
-            raise
-
-    def append(self, reading: Reading) -> int:
-        """Write one reading; returns the bytes it took. Raises OSError (a full disk)."""
-        head = b"" if reading.catalog is self._catalog else self._enter(reading.catalog)
-        values = self._values
-        np.concatenate((reading.counters, reading.gauges.view(np.uint64), reading.histograms), out=values)
-        slots = self._slots
-        if slots is None:
-            positions = changed = np.flatnonzero(values != self._last)
-        else:
-            changed = np.flatnonzero(values != self._last[slots])
-            positions = slots[changed].astype(np.int64)
-        now = values[changed]
-        row = ROW.pack(b"R", reading.time_ns, reading.monotonic_ns, reading.duration_ns, len(changed))
-        written = self._write(head + _frame(row + positions.astype("<u4").tobytes() + now.astype("<u8").tobytes()))
-        self._last[positions] = now
-        self.first_ns = self.first_ns or reading.time_ns
-        self.last_ns = reading.time_ns
-        self.rows += 1
-        return written
-
-    def describe(self, metadata: Mapping[str, str]) -> None:
-        """Replace the metadata: sources say more once they have been reached. Raises OSError."""
-        self._write(_frame(b"M" + msgspec.msgpack.encode(dict(metadata))))
-
-    def note(self, payload: bytes) -> None:
-        """Write what the segment's end is to say; nothing may follow. Raises OSError."""
-        self._write(note_frame(payload))
-
-    def sync(self) -> None:
-        """Bring what was appended to the disk itself. Raises OSError."""
-        os.fdatasync(self._fd)
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _enter(self, catalog: Catalog) -> bytes:
-        """Make `catalog` the current one; returns the frame that says so."""
-        new: list[SeriesRow] = []
-        numbers = [
-            np.fromiter((self._number(series, new) for series in group), dtype="<u4", count=len(group))
-            for group in (catalog.counters, catalog.gauges, catalog.histograms)
-        ]
-        slots = self._table.slots([int(number) for group in numbers for number in group])
-        self._values = np.empty(len(slots), np.uint64)
-        self._last = np.concatenate((self._last, np.zeros(self._table.width - len(self._last), np.uint64)))
-        plain = len(slots) == self._table.width and np.array_equal(slots, np.arange(len(slots), dtype=np.uint64))
-        self._slots = None if plain else slots
-        self._catalog = catalog
-        return _frame(b"C" + msgspec.msgpack.encode(CatalogFrame(new, *(group.tobytes() for group in numbers))))
-
-    def _number(self, series: Series, new: list[SeriesRow]) -> int:
-        key = identity(series)
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._numbers[key] = self._table.add(series)
-            new.append(SeriesRow.of(series))
-        return number
-
-    def _write(self, data: bytes) -> int:
-        try:
-            written = os.write(self._fd, data)
-            while written < len(data):
-                written += os.write(self._fd, data[written:])
-        except OSError:
-            os.ftruncate(self._fd, self.size)
-            raise
-        self.size += written
-        return written
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +257,7 @@ class Segment:
         self.path = path
         self._data = path.read_bytes()
         self._parts: list[_Part] = []
-        self._table = _Table()
+        self._table = SeriesTable()
         self.metadata: dict[str, str] = {}
         self.times: list[int] = []
         """Wall clock of each row, ns."""

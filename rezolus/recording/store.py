@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from rezolus.reading import Reading
-from rezolus.recording.segment import Segment, SegmentWriter
+from rezolus.recording.segment import Segment
+from rezolus.recording.writer import SegmentWriter
 
 SUFFIX = ".segment"
 DAMAGED = ".damaged"

@@ -31,8 +31,8 @@ from rezolus.recording.child import Finisher, finish_in_child, not_started
 from rezolus.recording.output import can_hold_files, replaceable, sync_folder
 from rezolus.recording.raw import RawWriter
 from rezolus.recording.ring import FULL
-from rezolus.recording.segment import SegmentWriter
 from rezolus.recording.store import create_segment, folder_lock
+from rezolus.recording.writer import SegmentWriter
 from rezolus.wire.encode import Encoder
 
 log = logging.getLogger(__name__)

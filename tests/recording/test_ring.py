@@ -22,8 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from rezolus.reading import Catalog, Reading, Series
 from rezolus.recording.dump import DumpError, dump
 from rezolus.recording.ring import Limits, Ring, Span, read_span
-from rezolus.recording.segment import Segment, SegmentWriter
+from rezolus.recording.segment import Segment
 from rezolus.recording.store import create_segment, read_range, segment_files
+from rezolus.recording.writer import SegmentWriter
 from tests.disks import tmpfs, use_up
 from tests.synthetic import START_NS, Walk, catalog
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series, histogram_buckets
-from rezolus.recording.segment import MAGIC, Segment, SegmentError, SegmentWriter
+from rezolus.recording.segment import MAGIC, Segment, SegmentError
 from rezolus.recording.store import create_segment, folder_lock, read_range
+from rezolus.recording.writer import SegmentWriter
 from tests.synthetic import Walk, catalog
 
 U64 = st.integers(0, 2**64 - 1)
