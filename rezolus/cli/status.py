@@ -72,11 +72,11 @@ def normal_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{default}"
 
 
-def fetch(url: str) -> bytes:
-    """The body at `url`. Raises UserError."""
+def fetch(url: str, most: int = MAXIMUM_BYTES) -> bytes:
+    """The body at `url`, of `most` bytes. Raises UserError."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the scheme was checked
-            return b"".join(_parts(answer))
+            return b"".join(_parts(answer, most))
     except urllib.error.HTTPError as error:
         with error:
             raise UserError(f"{url} answers {error.code} {error.reason}; is it the agent's address?") from None
@@ -86,12 +86,12 @@ def fetch(url: str) -> bytes:
         raise UserError(f"cannot read {url}: {text}; {NOBODY}") from None
 
 
-def _parts(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+def _parts(answer: http.client.HTTPResponse, most: int) -> Iterator[bytes]:
     """The body as it comes; OSError when there is no end of it."""
     deadline, size = time.monotonic() + TIMEOUT_S, 0
     while part := answer.read1(1 << 16):
         size += len(part)
-        if size > MAXIMUM_BYTES or time.monotonic() > deadline:
+        if size > most or time.monotonic() > deadline:
             raise OSError("the answer does not end")
         yield part
 
@@ -108,7 +108,7 @@ def fetch_unix(path: str) -> bytes:
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
                 raise UserError(f"{UNIX}{path} answers {answer.status} {answer.reason}; is it the agent's address?")
-            return b"".join(_parts(answer))
+            return b"".join(_parts(answer, MAXIMUM_BYTES))
     except (OSError, http.client.HTTPException) as error:
         text = str(getattr(error, "strerror", None) or error).lower()
         raise UserError(f"cannot read {UNIX}{path}: {text}; {NOBODY}") from None

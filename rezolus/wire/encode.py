@@ -92,10 +92,11 @@ class Encoder:
 class Keys:
     """Gives every series a key of its own: `<number>x<id>` when it has an `id` that is a number, `<number>` otherwise.
 
-    Series that differ in their `id` only have the same number. No number is given twice.
+    Series that differ in their `id` only have the same number. No number is given twice. `remembered`: so many keep theirs while they are gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        self._remembered = remembered
         self._numbers: dict[Identity, int] = {}
         self._next = 0
 
@@ -112,7 +113,7 @@ class Keys:
     def forget_all_but(self, catalog: Catalog) -> None:
         """Forget series that are not in the catalog, if these have become too many."""
         groups = (catalog.counters, catalog.gauges, catalog.histograms)
-        if len(self._numbers) > REMEMBERED + sum(map(len, groups)):
+        if len(self._numbers) > self._remembered + sum(map(len, groups)):
             owners = (_owner(series) for group in groups for series in group)
             self._numbers = {owner: self._numbers[owner] for owner in owners if owner in self._numbers}
 

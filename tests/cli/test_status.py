@@ -48,10 +48,9 @@ def test_an_answer_is_read_to_its_end() -> None:
         assert status.fetch(url) == b"{}"
 
 
-def test_an_answer_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "MAXIMUM_BYTES", 1 << 20)
+def test_an_answer_without_end_is_an_error() -> None:
     with answering(b"{", b" " * 65536) as url, pytest.raises(UserError, match="the answer does not end"):
-        status.fetch(url)
+        status.fetch(url, most=1 << 20)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"samplers": 1}', b"\xff", b"[" * 100_000])

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 
 from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series
 from rezolus.recording.segment import identity
-from rezolus.wire import encode
 from rezolus.wire.decode import Decoder
 from rezolus.wire.encode import Encoder, Keys, Version, to_json
 from rezolus.wire.fnv import fnv1a_128
@@ -139,9 +138,8 @@ def test_a_key_stays_when_other_series_come_and_go() -> None:
     assert keys(b, a) == ["1", "0x1"]
 
 
-def test_keys_of_what_is_long_gone_are_forgotten_and_not_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "REMEMBERED", 1)
-    keys = Keys()
+def test_keys_of_what_is_long_gone_are_forgotten_and_not_given_again() -> None:
+    keys = Keys(remembered=1)
     for name in "abc":
         keys.key_of(counter(name))
         keys.forget_all_but(Catalog((counter(name),), (), ()))
