@@ -89,6 +89,9 @@ class Recorder:
         config: RecorderConfig,
         metadata: Callable[[], Mapping[str, str]] = dict,
         finisher: Finisher = finish_in_child,
+        *,
+        segment_rows: int = SEGMENT_ROWS,
+        retry_ns: int = RETRY_NS,
     ) -> None:
         self.name = name
         self._config = config
@@ -97,6 +100,8 @@ class Recorder:
         self.folder = work_folder(self.output) / str(self._start_ns)
         self._metadata = metadata
         self._finisher = finisher
+        self._segment_rows = segment_rows
+        self._pause_ns = retry_ns
         self._writer: SegmentWriter | RawWriter | None = None
         self._described: dict[str, str] = {}
         """What the open segment says of the recording."""
@@ -221,7 +226,7 @@ class Recorder:
         except OSError as error:
             self._lost += 1
             self._tell_lost(error)
-            self._retry_ns = reading.monotonic_ns + RETRY_NS
+            self._retry_ns = reading.monotonic_ns + self._pause_ns
             self._close()
             return False
         if self._error:
@@ -233,7 +238,7 @@ class Recorder:
         self._last_ns = reading.monotonic_ns
         if isinstance(self._writer, RawWriter):
             return False
-        if self._writer.rows < SEGMENT_ROWS and self._writer.size < SEGMENT_BYTES:
+        if self._writer.rows < self._segment_rows and self._writer.size < SEGMENT_BYTES:
             return False
         self._seal()
         self._writer = self._open_if_possible()

@@ -13,12 +13,12 @@ import trio
 from rezolus.config import RecorderConfig
 from rezolus.reading import Reading
 from rezolus.recording.child import Finished, finish_in_child
-from rezolus.recording.store import read_range, segment_files
-from rezolus.sinks import recorder as module
+from rezolus.recording.store import segment_files
 from rezolus.sinks.recorder import Recorder, RecordingError
 from rezolus.wire.decode import decode_stream
 from tests import needs
 from tests.disks import tmpfs, use_up
+from tests.recording.replayed import readings_in
 from tests.synthetic import START_NS, Walk, catalog
 
 S = 10**9
@@ -115,10 +115,9 @@ async def test_a_raw_recording_is_snapshots(tmp_path: Path) -> None:
     assert len(list(decode_stream((tmp_path / "out.raw").read_bytes()))) == 1
 
 
-async def test_sealed_segments_become_row_groups_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SEGMENT_ROWS", 4)
+async def test_sealed_segments_become_row_groups_meanwhile(tmp_path: Path) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(10))
-    recorder = Recorder("rec", config(tmp_path / "out.parquet"))
+    recorder = Recorder("rec", config(tmp_path / "out.parquet"), segment_rows=4)
     send, receive = trio.open_memory_channel[Reading](0)
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -154,7 +153,7 @@ async def test_what_is_cancelled_is_finished_by_the_next_start(
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     await send.aclose()
-    assert [found.time_ns for found in read_range(first.folder)] == [reading.time_ns for reading in readings[:3]]
+    assert [found.time_ns for found in readings_in(first.folder)] == [reading.time_ns for reading in readings[:3]]
 
     second = Recorder("rec", config(output))
     send, receive = trio.open_memory_channel[Reading](0)
@@ -170,9 +169,7 @@ async def test_what_is_cancelled_is_finished_by_the_next_start(
     assert names(tmp_path) == ["out.parquet", recovered.name]
 
 
-async def test_a_full_disk_costs_what_was_read_meanwhile(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_disk_costs_what_was_read_meanwhile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A real full file system: 1 MiB of tmpfs."""
     mount = tmp_path / "small"
     mount.mkdir()
@@ -182,10 +179,9 @@ async def test_a_full_disk_costs_what_was_read_meanwhile(
         needs.cannot_run("needs the right to mount a small file system")
     try:
         caplog.set_level(logging.INFO)
-        monkeypatch.setattr(module, "RETRY_NS", 2 * S)
         readings = list(Walk(catalog(cgroups=1)).run(40))
         ballast = mount / "ballast"
-        recorder = Recorder("rec", config(mount / "out.parquet"))
+        recorder = Recorder("rec", config(mount / "out.parquet"), retry_ns=2 * S)
         send, receive = trio.open_memory_channel[Reading](0)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
