@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rezolus.errors import UserError
-from rezolus.reading import I64, U64, Catalog, Kind, Reading, Series
+from rezolus.reading import U64, Catalog, Kind, Series
 
 MAGIC = b"RZSEG\x00\x00\x01"
 FRAME = struct.Struct("<II")
@@ -200,22 +200,6 @@ class Row:
     written: npt.NDArray[np.uint32] | None = None
     """Slots that may differ from the row before; None: any may."""
 
-    def reading(self) -> Reading:
-        """The row as a reading with arrays of its own."""
-        catalog = self.layout.catalog
-        values = self.values[self.layout.slots]
-        counters = len(catalog.counters)
-        gauges = counters + len(catalog.gauges)
-        return Reading(
-            catalog=catalog,
-            time_ns=self.time_ns,
-            monotonic_ns=self.monotonic_ns,
-            duration_ns=self.duration_ns,
-            counters=values[:counters],
-            gauges=_signed(values[counters:gauges]),
-            histograms=values[gauges:],
-        )
-
 
 class Rows(Protocol):
     """What becomes a row group: a segment, or several of them as one."""
@@ -243,10 +227,6 @@ class Rows(Protocol):
     def replay(self) -> Iterator[Row]:
         """The rows in order. Raises SegmentError."""
         ...
-
-
-def _signed(values: U64) -> I64:
-    return values.view(np.int64)
 
 
 class Segment:
@@ -301,12 +281,6 @@ class Segment:
                 if layout is None:
                     raise SegmentError(self.path, "a row comes before the first catalog")
                 yield self._row(part, layout, values)
-
-    def readings(self, start_ns: int = 0, end_ns: int = 2**64 - 1) -> Iterator[Reading]:
-        """Readings whose wall clock lies between the two, both included."""
-        for row in self.replay():
-            if start_ns <= row.time_ns <= end_ns:
-                yield row.reading()
 
     def _scan(self) -> int:
         """Find the frames; returns where the last good one ends."""

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from rezolus.reading import Reading
-from rezolus.recording.segment import Segment
 from rezolus.recording.writer import SegmentWriter
 
 SUFFIX = ".segment"
@@ -45,19 +43,6 @@ def segment_number(path: Path) -> int:
 def create_segment(folder: Path, number: int, metadata: Mapping[str, str]) -> SegmentWriter:
     """Open segment `number` for writing. Raises OSError."""
     return SegmentWriter(folder / f"{number:08d}{SUFFIX}", metadata)
-
-
-def read_range(folder: Path, start_ns: int = 0, end_ns: int = 2**64 - 1) -> Iterator[Reading]:
-    """Readings of the folder between two wall clock times, both included, oldest first.
-
-    Works beside the writer: of the open segment it gives what is there, and a segment dropped meanwhile is left out.
-    Raises OSError or SegmentError.
-    """
-    for path in segment_files(folder):
-        with contextlib.suppress(FileNotFoundError):
-            segment = Segment(path)
-            if segment.times and min(segment.times) <= end_ns and max(segment.times) >= start_ns:
-                yield from segment.readings(start_ns, end_ns)
 
 
 @contextlib.contextmanager

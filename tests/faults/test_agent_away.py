@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from rezolus.recording.store import read_range
 from tests import needs
 from tests.faults.services import PROBE, Service, free_port, get, open_folder, service, status_of
+from tests.recording.replayed import readings_in
 from tests.sinks.strict import samples
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
@@ -104,7 +104,7 @@ def test_only_the_readings_of_the_time_without_an_agent_are_missing() -> None:
         (folder / "dump.parquet").write_bytes(dumped)
         table = pq.read_table(folder / "rec/r.parquet")
         times = table["timestamp"].to_pylist()
-        assert times == [reading.time_ns for reading in read_range(folder / "back/b.parquet.buffer")]
+        assert times == [reading.time_ns for reading in readings_in(folder / "back/b.parquet.buffer")]
         assert times == pq.read_table(folder / "dump.parquet", columns=["timestamp"])["timestamp"].to_pylist()
         expect_two_lives(np.array(times), first)
         columns = [name for name in table.column_names if name.startswith("calls")]

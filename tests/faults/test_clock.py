@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from rezolus.recording.store import read_range
 from tests import needs
 from tests.faults.services import PROBE, free_port, get, open_folder, service, status_of
+from tests.recording.replayed import readings_in
 from tests.sinks.strict import samples
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
@@ -82,7 +82,7 @@ def test_no_reading_is_lost_when_the_wall_clock_steps() -> None:
             running.end()
         assert [sink["lost"] for sink in sinks.values()] == [0, 0, 0]
         table = pq.read_table(folder / "rec/r.parquet")
-        buffered = list(read_range(folder / "back/b.parquet.buffer"))
+        buffered = list(readings_in(folder / "back/b.parquet.buffer"))
         times = np.array(table["timestamp"].to_pylist(), np.int64)
         jumps = np.diff(times)
         assert [round(jump / SECOND_NS / HOUR) for jump in jumps if abs(jump) > HOUR * SECOND_NS // 2] == [1, -2, 1]

@@ -19,9 +19,9 @@ import trio
 
 from rezolus.config import LOCAL, Config, load
 from rezolus.daemon import Daemon
-from rezolus.recording.store import read_range
 from tests.faults.numbered import NumberedSource, make_witness, witnessed
 from tests.leaks import descendants
+from tests.recording.replayed import readings_in
 
 KILLS = 200
 INTERVAL = "20ms"
@@ -128,7 +128,7 @@ def test_killed_two_hundred_times_nothing_but_the_last_reading_is_lost(tmp_path:
     assert os.waitstatus_to_exitcode(os.waitpid(final, 0)[1]) == 0
     expect_complete(numbers_of(tmp_path.glob("r*.parquet")), last, "recordings")
     buffered = defaultdict(list)
-    for reading in read_range(tmp_path / "h.parquet.buffer"):
+    for reading in readings_in(tmp_path / "h.parquet.buffer"):
         number = int(reading.counters[0])
         buffered[number >> 32].append(number)
     expect_complete(buffered, last, "buffer")

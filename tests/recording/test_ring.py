@@ -23,9 +23,10 @@ from rezolus.reading import Catalog, Reading, Series
 from rezolus.recording.dump import DumpError, dump
 from rezolus.recording.ring import Limits, Ring, Span, read_span
 from rezolus.recording.segment import Segment
-from rezolus.recording.store import create_segment, read_range, segment_files
+from rezolus.recording.store import create_segment, segment_files
 from rezolus.recording.writer import SegmentWriter
 from tests.disks import tmpfs, use_up
+from tests.recording.replayed import readings_in
 from tests.synthetic import START_NS, Walk, catalog
 
 S = 10**9
@@ -58,7 +59,7 @@ def opened(folder: Path, limits: Limits = LIMITS) -> Ring:
 
 def numbers(folder: Path) -> list[int]:
     """The ticks that are in a buffer."""
-    return [int(found.counters[0]) for found in read_range(folder)]
+    return [int(found.counters[0]) for found in readings_in(folder)]
 
 
 def fill(ring: Ring, first: int, count: int) -> None:
@@ -459,7 +460,7 @@ def test_on_a_full_disk_the_oldest_makes_room_for_the_newest(small_disk: Path) -
     made = list(Walk(catalog(cgroups=1)).run(150))
     for entry in made:
         ring.append(entry)
-    kept = [found.time_ns for found in read_range(folder)]
+    kept = [found.time_ns for found in readings_in(folder)]
     assert kept == [entry.time_ns for entry in made[-len(kept) :]]
     assert len(kept) > 20
     assert ring.dropped > 0
@@ -487,11 +488,11 @@ def test_a_disk_that_others_filled_costs_what_is_read_meanwhile(small_disk: Path
     for entry in made[40:]:
         ring.append(entry)
     written += made[40:]
-    assert [found.time_ns for found in read_range(folder)] == [entry.time_ns for entry in written]
+    assert [found.time_ns for found in readings_in(folder)] == [entry.time_ns for entry in written]
     ring.close()
     again = opened(folder)
     assert again.found == ()
-    assert [found.time_ns for found in read_range(folder)] == [entry.time_ns for entry in written]
+    assert [found.time_ns for found in readings_in(folder)] == [entry.time_ns for entry in written]
     again.close()
 
 

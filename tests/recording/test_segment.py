@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from rezolus.reading import ABSENT_GAUGE, Catalog, Reading, Series, histogram_buckets
 from rezolus.recording.segment import MAGIC, Segment, SegmentError
-from rezolus.recording.store import create_segment, folder_lock, read_range
+from rezolus.recording.store import create_segment, folder_lock
 from rezolus.recording.writer import SegmentWriter
+from tests.recording.replayed import readings_in, readings_of
 from tests.synthetic import Walk, catalog
 
 U64 = st.integers(0, 2**64 - 1)
@@ -86,7 +87,7 @@ def test_what_was_appended_is_read_back(scratch: Path, readings: list[Reading]) 
     segment = Segment(scratch)
     assert segment.whole
     assert segment.metadata == {"version": "1"}
-    assert_same(list(segment.readings()), readings)
+    assert_same(list(readings_of(segment)), readings)
 
 
 @settings(deadline=None, max_examples=25)
@@ -102,7 +103,7 @@ def test_a_file_cut_anywhere_gives_the_rows_before_the_cut(
         scratch.write_bytes(raw[:cut])
         rows = sum(size <= cut for size in sizes[1:])
         segment = Segment(scratch)
-        assert_same(list(segment.readings()), readings[:rows])
+        assert_same(list(readings_of(segment)), readings[:rows])
         assert segment.damage() == ""
 
 
@@ -117,7 +118,7 @@ def test_a_damaged_byte_costs_only_what_follows_it(scratch: Path, readings: list
     segment = Segment(scratch)
     assert not segment.whole
     assert segment.damage() or at >= (0, *sizes)[-2]  # the last frame may as well have been torn
-    assert_same(list(segment.readings()), readings[: sum(size <= at for size in sizes[1:])])
+    assert_same(list(readings_of(segment)), readings[: sum(size <= at for size in sizes[1:])])
 
 
 def test_a_series_that_comes_and_goes_costs_only_itself(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_series_that_comes_and_goes_costs_only_itself(tmp_path: Path) -> None:
         readings.append(before)
         assert writer.append(before) < steady + 8 * 1024
     writer.close()
-    assert_same(list(Segment(writer.path).readings())[2:], readings)
+    assert_same(list(readings_of(Segment(writer.path)))[2:], readings)
 
 
 def test_a_range_of_time_over_several_segments(tmp_path: Path) -> None:
@@ -147,8 +148,7 @@ def test_a_range_of_time_over_several_segments(tmp_path: Path) -> None:
         for reading in readings[number * 3 : number * 3 + 3]:
             writer.append(reading)
         writer.close()
-    assert_same(list(read_range(tmp_path)), readings)
-    assert_same(list(read_range(tmp_path, readings[2].time_ns, readings[6].time_ns)), readings[2:7])
+    assert_same(list(readings_in(tmp_path)), readings)
 
 
 def test_the_open_segment_can_be_read_beside_its_writer(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_the_open_segment_can_be_read_beside_its_writer(tmp_path: Path) -> None:
     for reading in Walk(catalog(cgroups=1)).run(3):
         writer.append(reading)
         readings.append(reading)
-        assert_same(list(read_range(tmp_path)), readings)
+        assert_same(list(readings_in(tmp_path)), readings)
     writer.close()
 
 
@@ -182,7 +182,7 @@ def test_a_failed_write_leaves_whole_rows(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     segment = Segment(path)
     assert segment.whole
-    assert_same(list(segment.readings()), readings[:1])
+    assert_same(list(readings_of(segment)), readings[:1])
 
 
 def test_another_file_is_no_segment(tmp_path: Path) -> None:

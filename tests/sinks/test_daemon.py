@@ -22,9 +22,9 @@ from rezolus.daemon.feeds import demands_of
 from rezolus.errors import UserError
 from rezolus.reading import Reading
 from rezolus.recording.finish import recover
-from rezolus.recording.store import read_range
 from rezolus.sinks.stream import Demand
 from tests.disks import tmpfs, use_up
+from tests.recording.replayed import readings_in
 from tests.synthetic import SyntheticSource, Walk, catalog
 
 ROOT = Path(__file__).parent.parent.parent
@@ -413,11 +413,11 @@ def test_kill_9_loses_nothing_that_was_read(tmp_path: Path) -> None:
     work = tmp_path / "out.parquet.recording"
     with process(tmp_path) as daemon:
         (folder,) = work.iterdir()
-        while len(list(read_range(folder))) < 10:
+        while len(list(readings_in(folder))) < 10:
             pass
         daemon.running.kill()
         daemon.running.wait()
-    times = [reading.time_ns for reading in read_range(folder)]
+    times = [reading.time_ns for reading in readings_in(folder)]
     (recovered,) = recover(work, tmp_path / "out.parquet")
     found = pq.read_table(recovered.file, columns=["timestamp"])["timestamp"].to_pylist()
     assert found == times

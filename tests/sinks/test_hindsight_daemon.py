@@ -23,9 +23,9 @@ import trio
 
 from rezolus.config import LOCAL, load
 from rezolus.daemon import Daemon
-from rezolus.recording.store import read_range
 from rezolus.sinks.hindsight import HindsightStatistics
 from tests import needs
+from tests.recording.replayed import readings_in
 from tests.synthetic import SyntheticSource, Walk
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,12 +75,12 @@ async def test_dumps_beside_readings_every_10_ms_cost_none_of_them(tmp_path: Pat
     stream = daemon.statistics().streams[0]
     assert (stream.lost, statistics(daemon).lost) == (0, 0)
     assert statistics(daemon).written == stream.delivered
-    ticks = np.array([reading.monotonic_ns for reading in read_range(tmp_path / "out.parquet.buffer")])
+    ticks = np.array([reading.monotonic_ns for reading in readings_in(tmp_path / "out.parquet.buffer")])
     assert len(ticks) == stream.delivered
     assert set(np.diff(ticks)) == {10 * MS}
     taken = pq.read_table(tmp_path / "out.parquet", columns=["timestamp"])["timestamp"].to_pylist()
     assert len(taken) >= 100
-    assert taken == [reading.time_ns for reading in read_range(tmp_path / "out.parquet.buffer")][: len(taken)]
+    assert taken == [reading.time_ns for reading in readings_in(tmp_path / "out.parquet.buffer")][: len(taken)]
 
 
 @pytest.fixture
