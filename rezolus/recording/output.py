@@ -64,7 +64,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def refuse_others(output: Path) -> None:
-    """Raises FileExistsError or IsADirectoryError when a recording of this name would replace something else, OSError when that cannot be told."""
+    """Raises FileExistsError or IsADirectoryError when a recording of this name would replace something else.
+
+    OSError when that cannot be told.
+    """
     try:
         fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:

@@ -19,7 +19,10 @@ TIMEOUT_S = 2.0
 MAX_BODY = 4 << 20
 """Bytes of a page."""
 MAX_DEPTH = 32
-"""Objects and lists in one another. A page goes into recordings as it is, and not every reader of these gets to the bottom of a deeper one."""
+"""Objects and lists in one another.
+
+A page goes into recordings as it is, and not every reader of these gets to the bottom of a deeper one.
+"""
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
 _BRACKETS = b"[]{}"
 _STEPS = bytes.maketrans(_BRACKETS, b"\x01\xff\x01\xff")

@@ -92,7 +92,8 @@ class Encoder:
 class Keys:
     """Gives every series a key of its own: `<number>x<id>` when it has an `id` that is a number, `<number>` otherwise.
 
-    Series that differ in their `id` only have the same number. No number is given twice. `remembered`: so many keep theirs while they are gone.
+    Series that differ in their `id` only have the same number. No number is given twice. `remembered`: so many keep theirs
+    while they are gone.
     """
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
