@@ -361,6 +361,11 @@ def test_sigusr1_reloads_and_the_service_manager_knows(tmp_path: Path) -> None:
         daemon.signal(signal.SIGUSR1)
         assert "RELOADING" in daemon.told()
         assert "READY" in daemon.told()
+        (work,) = (tmp_path / "out.parquet.recording").iterdir()
+        deadline = time.monotonic() + 60
+        while not any(readings_in(work)) and time.monotonic() < deadline:
+            daemon.signal(signal.SIGUSR1)
+            daemon.told_about("READY")
         said = daemon.end()
     assert "SIGUSR1: reloading" in said
     assert "changed: rec" in said
