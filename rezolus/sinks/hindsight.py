@@ -11,14 +11,13 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 import trio
 
 import rezolus
 from rezolus.config import HindsightConfig
-from rezolus.errors import UserError
+from rezolus.errors import UserError, reason
 from rezolus.guard import read_token
 from rezolus.http import ListenError, serve
 from rezolus.reading import Reading
@@ -29,12 +28,11 @@ from rezolus.recording.store import DumpResult, folder_lock
 from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
 from rezolus.sinks.hindsight_pages import make_app
 from rezolus.sinks.timerange import TimeRange
+from rezolus.sinks.writing import DiskThread
 from rezolus.units import format_amount, format_duration
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 64
-"""Readings that wait for the disk at most."""
 RETRY_NS = 10**9
 """After an error of the disk nothing is written for so long."""
 LISTEN_RETRY_S = 5.0
@@ -92,12 +90,10 @@ class Hindsight:
         self._ring: Ring | None = None
         self._owned = contextlib.ExitStack()
         """The lock of the buffer."""
-        self._pauses = retry_ns, listen_retry_s
+        self._disk = DiskThread(name, self.folder, self._write, self._close, pause_ns=retry_ns)
+        self._listen_retry_s = listen_retry_s
         self._bound = ""
-        self._written = self._lost = self._overrun = 0
-        self._error = ""
         self._listen_error = ""
-        self._retry_ns = 0
         self._dropping = False
         self._token: str | None = None
 
@@ -111,7 +107,7 @@ class Hindsight:
         try:
             refuse_others(self.output)
         except OSError as error:
-            raise HindsightError(f"cannot write dumps: {_reason(error)}") from error
+            raise HindsightError(f"cannot write dumps: {reason(error)}") from error
 
     async def run(
         self,
@@ -127,12 +123,12 @@ class Hindsight:
             except OSError as error:
                 if error.errno not in FULL:
                     raise self._unusable(error) from error
-                self._tell_trouble(error)  # as later on: there may be room again
+                self._disk.tell(error)  # as later on: there may be room again
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._serve)
                 task_status.started()
                 try:
-                    await self._buffer(readings)
+                    await self._disk.run(readings)
                     async with self._to_file:
                         pass  # what is being written on this host is finished
                 finally:
@@ -169,17 +165,17 @@ class Hindsight:
             listen=self._bound,
             path=str(self.output),
             buffer=str(self.folder),
-            written=self._written,
-            lost=self._lost + self._overrun,
+            written=self._disk.written,
+            lost=self._disk.lost,
             ring=_UNOPENED if self._ring is None else self._ring.statistics(),
             dumps=self._dumps.made,
             failed_dumps=self._dumps.failed,
-            error=self._error or self._listen_error,
+            error=self._disk.error or self._listen_error,
         )
 
     def _hold(self) -> contextlib.AbstractContextManager[None]:
         if self._ring is None:
-            raise DumpFailedError(f"the buffer is not open: {self._error or 'just starting'}")
+            raise DumpFailedError(f"the buffer is not open: {self._disk.error or 'just starting'}")
         return self._ring.hold()
 
     def _open(self) -> Ring:
@@ -198,7 +194,7 @@ class Hindsight:
 
     def _unusable(self, error: OSError) -> HindsightError:
         return HindsightError(
-            f"cannot use the buffer {self.folder}: {_reason(error)}; give it to the user that the daemon runs as "
+            f"cannot use the buffer {self.folder}: {reason(error)}; give it to the user that the daemon runs as "
             "(chown -R), or choose another with `buffer`"
         )
 
@@ -237,7 +233,7 @@ class Hindsight:
                     log.error("%s: %s; trying again", self.name, _leaf(group))  # noqa: TRY400
                     task_status.started()
                 self._listen_error = str(_leaf(group))
-            await trio.sleep(self._pauses[1])
+            await trio.sleep(self._listen_retry_s)
 
     async def _serve_once(self, run_server: Callable[..., Any], task_status: trio.TaskStatus[None] | None) -> None:
         async with trio.open_nursery() as nursery:
@@ -247,67 +243,20 @@ class Hindsight:
             if task_status is not None:
                 task_status.started()
 
-    async def _buffer(self, readings: trio.MemoryReceiveChannel[Reading]) -> None:
-        """Hand readings to a thread: a disk that is slow to take a write must not hold up the sampling.
-
-        Cancelled, it does not wait for a disk that hangs.
-        """
-        queue: SimpleQueue[Reading | None] = SimpleQueue()
-        in_thread = partial(trio.to_thread.run_sync, abandon_on_cancel=True)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(in_thread, self._write_all, queue)
-            try:
-                async for reading in readings:
-                    if queue.qsize() >= BACKLOG:
-                        self._overrun += 1
-                    else:
-                        queue.put(reading)
-            finally:
-                queue.put(None)
-
-    def _write_all(self, queue: SimpleQueue[Reading | None]) -> None:
-        """In the thread: write until the end of the queue."""
-        try:
-            while (reading := queue.get()) is not None:
-                self._append(reading)
-        finally:
-            if self._ring is not None:
-                self._ring.close()
-
-    def _append(self, reading: Reading) -> None:
-        """Write a reading; an error is reported once and retried later."""
-        if self._error and reading.monotonic_ns < self._retry_ns:
-            self._lost += 1
-            return
-        try:
-            ring = self._ring or self._open()
-            ring.append(reading)
-        except OSError as error:
-            self._lost += 1
-            self._tell_trouble(error)
-            self._retry_ns = reading.monotonic_ns + self._pauses[0]
-            return
-        self._written += 1
-        if self._error:
-            log.warning("%s: writing again; %d readings were lost so far", self.name, self._lost)
-            self._error = ""
+    def _write(self, reading: Reading) -> None:
+        """In the thread."""
+        ring = self._ring or self._open()
+        ring.append(reading)
         if ring.dropped and not self._dropping:
             self._dropping = True
             log.warning("%s: the disk of %s is full: the oldest goes before its time", self.name, self.folder)
 
-    def _tell_trouble(self, error: OSError) -> None:
-        """Once, until something could be written again."""
-        if not self._error:
-            log.error("%s: cannot write to %s: %s; trying again", self.name, self.folder, _reason(error))
-        self._error = _reason(error)
+    def _close(self) -> None:
+        if self._ring is not None:
+            self._ring.close()
 
 
 def _leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _reason(error: OSError) -> str:
-    text = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {text}" if error.filename else text

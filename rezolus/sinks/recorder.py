@@ -13,10 +13,10 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TypeVar
 
 import msgspec
@@ -24,7 +24,7 @@ import trio
 
 import rezolus
 from rezolus.config import RecorderConfig
-from rezolus.errors import UserError
+from rezolus.errors import UserError, reason
 from rezolus.outputs import recording_path, work_folder
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child, not_started
@@ -33,6 +33,7 @@ from rezolus.recording.raw import RawWriter
 from rezolus.recording.ring import FULL
 from rezolus.recording.store import create_segment, folder_lock
 from rezolus.recording.writer import SegmentWriter
+from rezolus.sinks.writing import DiskThread
 from rezolus.wire.encode import Encoder
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,6 @@ SEGMENT_BYTES = 2 << 20
 DESCRIBE_ROWS = 20
 """How often the sources are asked what they say of themselves, rows."""
 PER_SOURCE = "per_source_metadata"
-BACKLOG = 32
-"""Readings that wait for the disk at most."""
 RETRY_NS = 5 * 10**9
 """After an error of the disk nothing is written for so long."""
 
@@ -101,7 +100,8 @@ class Recorder:
         self._metadata = metadata
         self._finisher = finisher
         self._segment_rows = segment_rows
-        self._pause_ns = retry_ns
+        self._disk = DiskThread(name, self.folder, self._write, self._seal, pause_ns=retry_ns)
+        self._token: trio.lowlevel.TrioToken | None = None
         self._writer: SegmentWriter | RawWriter | None = None
         self._described: dict[str, str] = {}
         """What the open segment says of the recording."""
@@ -109,11 +109,7 @@ class Recorder:
         self._sealed = trio.Event()
         self._segments = 0
         self._rows = 0
-        self._lost = 0
         self._bytes = 0
-        self._overrun = 0
-        self._retry_ns = 0
-        self._error = ""
         self._first_ns = self._last_ns = 0
         self._discarded = False
         self._owned = contextlib.ExitStack()
@@ -132,20 +128,21 @@ class Recorder:
 
         Cancelled meanwhile it leaves the segments, from which the recording can be recovered. Raises RecordingError.
         """
+        self._token = trio.lowlevel.current_trio_token()
         with self._owned:
             self.check()
             try:
                 self._writer = self._open()
             except OSError as error:
                 if error.errno not in FULL:
-                    raise RecordingError(f"cannot record to {self.output}: {_reason(error)}") from error
-                self._tell_lost(error)  # as later on: there may be room again
-            self._owned.callback(self._close)
+                    raise RecordingError(f"cannot record to {self.output}: {reason(error)}") from error
+                self._disk.tell(error)  # as later on: there may be room again
             log.info("%s: recording to %s", self.name, self.output)
             task_status.started()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._absorb_sealed)
-                await self._record(readings)
+                async with aclosing(self._until_over(readings)) as wanted:
+                    await self._disk.run(wanted)
                 nursery.cancel_scope.cancel()
             if self._discarded:
                 self._remove()
@@ -162,60 +159,38 @@ class Recorder:
             _refuse_other_files(self.output)
             can_hold_files(self.folder)
         except OSError as error:
-            raise RecordingError(f"cannot record to {self.output}: {_reason(error)}") from error
+            raise RecordingError(f"cannot record to {self.output}: {reason(error)}") from error
 
     def statistics(self) -> RecorderStatistics:
         """Counts so far."""
         return RecorderStatistics(
             output=str(self.output),
             rows=self._rows,
-            lost=self._lost + self._overrun,
+            lost=self._disk.lost,
             segments=self._segments,
             written_bytes=self._bytes,
             first_ns=self._first_ns,
             last_ns=self._last_ns,
-            error=self._error,
+            error=self._disk.error,
         )
 
-    async def _record(self, readings: trio.MemoryReceiveChannel[Reading]) -> None:
-        """Hand readings to a thread: a disk that is slow to take a write must not hold up the sampling.
-
-        One thread for the whole recording; one call per reading costs 0.3 ms of CPU in wake-ups, the queue 0.04.
-        """
-        queue: SimpleQueue[Reading | None] = SimpleQueue()
-        first_ns: int | None = None
+    async def _until_over(self, readings: trio.MemoryReceiveChannel[Reading]) -> AsyncGenerator[Reading, None]:
+        """The readings of the configured duration."""
         duration = self._config.duration
         # Readings come a little before or after their time; the first one is recorded in any case.
-        end_ns = None if duration is None else max(duration - self._config.interval // 2, 1)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, self._write_all, queue, trio.lowlevel.current_trio_token())
-            try:
-                async for reading in readings:
-                    first_ns = reading.monotonic_ns if first_ns is None else first_ns
-                    if end_ns is not None and reading.monotonic_ns - first_ns >= end_ns:
-                        return
-                    if queue.qsize() >= BACKLOG:
-                        self._overrun += 1
-                    else:
-                        queue.put(reading)
-            finally:
-                queue.put(None)
-
-    def _write_all(self, queue: SimpleQueue[Reading | None], token: trio.lowlevel.TrioToken) -> None:
-        """In the thread: write until the end of the queue, and wake the absorbing task when a segment is sealed."""
-        while (reading := queue.get()) is not None:
-            if self._append(reading):
-                token.run_sync_soon(self._wake)
-        self._seal()
+        length_ns = None if duration is None else max(duration - self._config.interval // 2, 1)
+        first_ns: int | None = None
+        async for reading in readings:
+            first_ns = reading.monotonic_ns if first_ns is None else first_ns
+            if length_ns is not None and reading.monotonic_ns - first_ns >= length_ns:
+                return
+            yield reading
 
     def _wake(self) -> None:
         self._sealed.set()
 
-    def _append(self, reading: Reading) -> bool:
-        """Write a reading; an error is reported once and retried later. True when a segment was sealed."""
-        if self._writer is None and reading.monotonic_ns < self._retry_ns:
-            self._lost += 1
-            return False
+    def _write(self, reading: Reading) -> None:
+        """In the thread. What is full is sealed, and the absorbing task woken. Raises OSError; then a new segment comes next."""
         try:
             if self._writer is None:
                 self._writer = self._open()
@@ -223,32 +198,20 @@ class Recorder:
             self._bytes += self._writer.append(reading)
             if self._config.fsync:
                 self._writer.sync()
-        except OSError as error:
-            self._lost += 1
-            self._tell_lost(error)
-            self._retry_ns = reading.monotonic_ns + self._pause_ns
+        except OSError:
             self._close()
-            return False
-        if self._error:
-            log.warning("%s: writing again; %d readings were lost so far", self.name, self._lost)
-            self._error = ""
+            raise
         self._rows += 1
         self._first_ns = self._first_ns or reading.monotonic_ns
         self._wall_ns = (self._wall_ns[0] or reading.time_ns, reading.time_ns)
         self._last_ns = reading.monotonic_ns
         if isinstance(self._writer, RawWriter):
-            return False
-        if self._writer.rows < self._segment_rows and self._writer.size < SEGMENT_BYTES:
-            return False
-        self._seal()
-        self._writer = self._open_if_possible()
-        return True
-
-    def _tell_lost(self, error: OSError) -> None:
-        """Once, until something could be written again."""
-        if not self._error:
-            log.error("%s: cannot write to %s: %s; trying again", self.name, self.folder, _reason(error))
-        self._error = _reason(error)
+            return
+        if self._writer.rows >= self._segment_rows or self._writer.size >= SEGMENT_BYTES:
+            self._seal()
+            self._writer = self._open_if_possible()
+            if self._token is not None:
+                self._token.run_sync_soon(self._wake)
 
     def _begin(self) -> None:
         """Make the recording's folder and own it. Raises OSError, and RecordingError when somebody else was faster."""
@@ -399,9 +362,3 @@ def _refuse_other_files(output: Path) -> None:
             raise RecordingError(f"{output} exists and is no recording; remove it or choose another path")
     finally:
         os.close(fd)
-
-
-def _reason(error: OSError) -> str:
-    text = error.strerror or str(error)
-    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else ""
-    return f"{name}: {text.lower()}" if name else text.lower()
