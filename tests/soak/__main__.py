@@ -22,7 +22,7 @@ def main() -> int:
         return 2
     print(heading(), flush=True)
     try:
-        samples, done = soak(seconds, lambda held: print(line(held), flush=True))
+        samples, done = soak(lambda held: print(line(held), flush=True), seconds=seconds)
     except (AssertionError, OSError, UserError) as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1

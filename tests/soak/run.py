@@ -49,18 +49,19 @@ path = "recording-{number}.parquet"
 
 
 def soak(
-    seconds: float, told: Callable[[Held], None], *, probes: tuple[str, ...] = ()
+    told: Callable[[Held], None], *, seconds: float = 0.0, rounds: int = 0, probes: tuple[str, ...] = ()
 ) -> tuple[list[Held], dict[str, int]]:
-    """Samples, one after each round, and what was done. `probes`: names of shipped files to use; none: all.
+    """Samples, one after each round, and what was done.
 
-    Raises AssertionError when something did not work, or when something is left behind at the end.
+    Goes on until so many seconds have passed and so many rounds were made. `probes`: names of shipped files to use;
+    none: all. Raises AssertionError when something did not work, or when something is left behind at the end.
     """
     leaks.adopt_orphans()
     before = leaks.Holdings.now()
     with _site(probes) as (site, stay):
         begin = time.monotonic()
         samples: list[Held] = []
-        while time.monotonic() - begin < seconds:
+        while time.monotonic() - begin < seconds or len(samples) < rounds:
             site.round(len(samples))
             _wait_until_quiet(site.pid, stay)
             samples.append(measure(site.pid, time.monotonic() - begin, len(samples) + 1))

@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 
 from tests import needs
-from tests.soak.held import TOLERANCE, Held, growing, growth, verdict
+from tests.soak.held import TOLERANCE, Held, growing, growth, heading, line, verdict
 from tests.soak.run import soak
 
-SHORT_S = 15.0
+ROUNDS = 20
+"""Not seconds: what a round leaves behind does not depend on the machine's speed, and a few samples tell nothing. The C
+library keeps up to 4 MB of a freed heap (`rezolus/heap.py`), now more and now less of it."""
 PROBES = ("cpu", "syscall")
 """Few, so that a reload takes no second."""
 WARMING = {**TOLERANCE, "pss_mb": 4.0, "anonymous_mb": 4.0}
@@ -46,7 +48,6 @@ def test_what_leaks_a_little_every_round_is_found() -> None:
 @pytest.mark.slow
 def test_a_daemon_with_all_sinks_under_churn_stays_as_it_is() -> None:
     needs.bpf()
-    found, done = soak(SHORT_S, lambda _: None, probes=PROBES)
-    assert len(found) >= 3
-    assert done["reloads"] >= 2
-    assert growing(found, WARMING) == {}
+    found, done = soak(lambda _: None, rounds=ROUNDS, probes=PROBES)
+    assert done["reloads"] >= ROUNDS // 2
+    assert growing(found, WARMING) == {}, "\n".join([heading(), *map(line, found)])
