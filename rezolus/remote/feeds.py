@@ -60,7 +60,7 @@ class AgentFeed:
 
     protocol: Spoken = "msgpack"
     accept = "*/*"
-    # Ten times the largest that are known. What is decoded may, if somebody means it, take 60 times as much for a moment.
+    # Ten times the largest that are known. How many series may be in it the decoder bounds.
     limit = 16 * MIB
 
     def __init__(self, path: str) -> None:

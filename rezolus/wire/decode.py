@@ -19,6 +19,7 @@ from rezolus.wire.columns import Columns, MakeSeries, Present, SeriesLists, Wire
 from rezolus.wire.fnv import fnv1a_128
 from rezolus.wire.messages import (
     H2,
+    MOST_SERIES,
     NIL,
     V1,
     V2,
@@ -114,10 +115,14 @@ class Decoder:
         counters: list[int] = []
         gauges: list[int] = []
         buckets: list[list[int]] = []
+        members = 0
         for group in message.groups:
             schema = self._schema_of(group, problems)
             if schema is None:
                 continue
+            members += sum(schema.lengths)
+            if members > MOST_SERIES:
+                raise WireError(f"its groups have more than {MOST_SERIES} members")
             used[group.name, group.schema_hash] = schema
             present = _present(group.counters)
             configs = tuple(None if value is None else _check_histogram(value) for value in group.histograms)
@@ -277,9 +282,9 @@ def _show(name: str) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
+    text = str(error)
+    if isinstance(error, UnicodeDecodeError) or text.startswith("Invalid UTF-8"):
         return "a text in it is not UTF-8"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    text = str(error)
     return f"{text[:1].lower()}{text[1:]}"

@@ -44,7 +44,7 @@ def check_text(text: str) -> Diagnostics:
     return diags
 
 
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=200)
+@settings(suppress_health_check=list(HealthCheck), max_examples=200)
 @given(modules)
 def test_any_program_is_checked_or_explained(module: ast.Module) -> None:
     check_text(format_module(module))
@@ -61,7 +61,7 @@ def spliced_probes(draw: st.DrawFn) -> str:
     return " ".join(words)
 
 
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=300)
+@settings(suppress_health_check=list(HealthCheck), max_examples=300)
 @given(spliced_probes())
 def test_a_damaged_definition_is_checked_or_explained(text: str) -> None:
     check_text(text)

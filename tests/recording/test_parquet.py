@@ -439,7 +439,7 @@ def test_a_file_has_what_the_viewer_of_rezolus_asks_for(folder: Path, tmp_path: 
     }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(recordings(), st.lists(st.integers(1, 4), max_size=4))
 def test_any_readings_are_read_back_as_they_were(readings: list[Reading], lengths: list[int]) -> None:
     """Through segments of any length: what was not there is null, except for histograms, which keep their buckets."""

@@ -310,7 +310,7 @@ class RingMachine(RuleBasedStateMachine):
             self.scratch.cleanup()
 
 
-RingMachine.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=20)
+RingMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=20)
 test_the_ring_is_its_model = RingMachine.TestCase
 
 
@@ -346,7 +346,7 @@ def buffer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Reading
     return folder, readings  # left open: the last segment has no note
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(start=st.integers(-5, 95), length=st.integers(-3, 60), edge=st.sampled_from([(0, 0), (1, 0), (0, -1), (1, -1)]))
 def test_a_dump_has_the_readings_of_its_range_and_no_other(
     buffer: tuple[Path, list[Reading]], start: int, length: int, edge: tuple[int, int]

@@ -80,7 +80,6 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("segments") / "00000000.segment"
 
 
-@settings(deadline=None)
 @given(recordings())
 def test_what_was_appended_is_read_back(scratch: Path, readings: list[Reading]) -> None:
     write(scratch, readings)
@@ -90,7 +89,7 @@ def test_what_was_appended_is_read_back(scratch: Path, readings: list[Reading]) 
     assert_same(list(readings_of(segment)), readings)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(recordings(), st.data())
 def test_a_file_cut_anywhere_gives_the_rows_before_the_cut(
     scratch: Path, readings: list[Reading], data: st.DataObject
@@ -107,7 +106,7 @@ def test_a_file_cut_anywhere_gives_the_rows_before_the_cut(
         assert segment.damage() == ""
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(recordings(), st.data())
 def test_a_damaged_byte_costs_only_what_follows_it(scratch: Path, readings: list[Reading], data: st.DataObject) -> None:
     sizes = write(scratch, readings)

@@ -135,7 +135,7 @@ def series(kind: str) -> st.SearchStrategy[tuple[Series, ...]]:
     return st.lists(one, max_size=4).map(tuple)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.builds(Catalog, series("counter"), series("gauge"), series("histogram")),
     st.sampled_from(["summary", "buckets", "both", "none"]),
@@ -164,7 +164,6 @@ def test_any_catalog_gives_valid_bodies(
             list(parse(text))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=8), ANY), min_size=1, max_size=6, unique_by=lambda pair: pair[0]))
 def test_any_label_value_and_help_survives(entries: list[tuple[str, str]]) -> None:
     clean = {value.encode("utf-8", "replace").decode(): text for value, text in entries}

@@ -237,9 +237,10 @@ def test_what_is_no_snapshot_is_said_in_a_sentence(message: object, says: str) -
         (b"", "it is empty"),
         (b"<html>", "it does not begin with an array"),
         (b"\xdd\xff\xff\xff\xff", "its outermost array has 4294967295 elements"),
-        (b"\x96\x92\x01\x00\x92\x00\x00\x80\xdd\xff\xff\xff\xff", "input data was truncated"),
+        (b"\x96\x92\x01\x00\x92\x00\x00\x80\xdc\x00\x01", "input data was truncated"),
         (pack(v2()) + b"\x00", "trailing characters (byte 11)"),
         (b"\x96\x92\x01\x00\x92\x00\x00\x81\xa1\xff\xa0\x90\x90\x90", "a text in it is not UTF-8"),
+        (b"\x96\x92\x01\x00\x92\x00\x00\x80\x91\x93\xa1\xff\x01\x80\x90\x90", "a text in it is not UTF-8"),
         (b"\x94\x92\x01\x00\x92\x00\x00\x80\x91\x97\xa0\x92\x01\x01" + b"\x91" * 100_000, "it is nested too deeply"),
     ],
 )

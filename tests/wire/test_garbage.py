@@ -14,6 +14,7 @@ from rezolus.reading import Reading
 from rezolus.wire.decode import Decoder, Snapshot, WireError, decode_stream
 from rezolus.wire.encode import Encoder
 from rezolus.wire.fnv import fnv1a_128
+from rezolus.wire.messages import MOST_SERIES
 from rezolus.wire.split import BadMessageError, message_end
 from tests.wire.readings import readings, values
 from tests.wire.test_decode import data
@@ -151,6 +152,27 @@ def test_a_length_that_is_claimed_takes_no_memory(body: bytes) -> None:
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_more_series_than_anybody_has_are_refused_before_they_are_decoded() -> None:
+    tiny = b"\x93\xa1a\x00\x80" * (MOST_SERIES + 1)
+    body = b"\x96\x92\x01\x00\x92\x00\x00\x80\xdd" + (MOST_SERIES + 1).to_bytes(4, "big") + tiny + b"\x90\x90"
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError, match=f"array` of length <= {MOST_SERIES}"):
+            Decoder().decode(body)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_groups_do_not_have_more_series_than_one_could() -> None:
+    members = MOST_SERIES // 4
+    schema = [[["a", {}]] * members, [], []]
+    group = ["g", fnv1a_128(msgspec.msgpack.encode(schema)), schema, None, [None] * members, [], []]
+    assert attempt(msgspec.msgpack.encode([[1, 0], [0, 0], {}, [group] * 4])) is not None
+    with pytest.raises(WireError, match=f"more than {MOST_SERIES} members"):
+        Decoder().decode(msgspec.msgpack.encode([[1, 0], [0, 0], {}, [group] * 5]))
 
 
 def test_what_is_remembered_is_of_the_last_snapshot_only() -> None:
