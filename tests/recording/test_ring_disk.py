@@ -20,7 +20,7 @@ from tests.disks import tmpfs, use_up
 from tests.recording.test_ring import LIMITS, S, fill, opened
 from tests.synthetic import START_NS
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 WIDE = Catalog(tuple(Series(f"c{number}", "counter", {}) for number in range(3000)), (), ())
 
 

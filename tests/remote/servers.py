@@ -22,7 +22,7 @@ from rezolus.sinks.stream import Demand
 from rezolus.units import Address
 
 DATA = Path(__file__).parent.parent / "data/rezolus"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 """For what should happen within a few intervals."""
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from tests.kernel.live import ROOT, Live, live
+from tests.examples import EXAMPLES, application, build
+from tests.kernel.live import Live, live
 from tests.workloads import Cgroup, Worker, cgroup
 
-EXAMPLES = ROOT / "examples"
 MS = 1_000_000
 
 _ALLOCATING = """
@@ -47,21 +47,13 @@ def example(name: str, folder: Path, **replaced: str) -> Iterator[Live]:
         yield running
 
 
-def build(source: Path, target: Path) -> None:
-    subprocess.run([needs.program("cc", "gcc"), "-O1", "-g", "-o", str(target), str(source)], check=True)
-
-
 def test_an_applications_function_is_counted_and_timed(tmp_path: Path) -> None:
     """100 orders of 0 to 9 items: exactly, by result and items; each takes at least a millisecond per item, and together
     they take no longer than the program ran.
     """
-    program = tmp_path / "shop"
-    build(EXAMPLES / "shop.c", program)
-    text = (EXAMPLES / "application.rzl").read_text().replace("/tmp/shop", str(program))
-    (tmp_path / "application.rzl").write_text(text)
-    with live([tmp_path / "application.rzl"]) as shop, shop.watch() as watch:
+    with live([application(tmp_path)]) as shop, shop.watch() as watch:
         begin = time.perf_counter_ns()
-        subprocess.run([str(program), "100"], stdout=subprocess.DEVNULL, check=True)
+        subprocess.run([str(tmp_path / "shop"), "100"], stdout=subprocess.DEVNULL, check=True)
         spent = time.perf_counter_ns() - begin
     change = watch.change
     assert change.sum("shop_orders", result="done") == 90
