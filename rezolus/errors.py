@@ -9,6 +9,10 @@ class UserError(Exception):
     """Its text is the complete report: what is wrong, where, and what to do. Never shown with a traceback."""
 
 
+class ReportedError(UserError):
+    """Of this the log has told already: all it still does is set the exit status."""
+
+
 def reason(error: OSError) -> str:
     """What the system says, in the form of our messages: `NAME: no space left on device`, or without a name."""
     text = (error.strerror or str(error)).lower()

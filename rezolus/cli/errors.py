@@ -22,7 +22,7 @@ from pathlib import Path
 
 import click
 
-from rezolus.errors import UserError
+from rezolus.errors import ReportedError, UserError
 
 DEFECT = 70
 INTERRUPTED = 128 + signal.SIGINT
@@ -82,6 +82,8 @@ def _describe(error: BaseException) -> tuple[int, str]:
             return error.exit_code, error.format_message()
         case click.ClickException():
             return error.exit_code, _usage(error)
+        case ReportedError():
+            return 1, ""
         case UserError():
             return 1, f"error: {error}"
         case OSError():

@@ -20,7 +20,7 @@ from rezolus.daemon.ensemble import Ensemble, Nurseries, ServicesOf, Timing
 from rezolus.daemon.feeds import Connect, Feeds
 from rezolus.daemon.outlets import Capturing
 from rezolus.daemon.reload import Request, RereadFiles, refused, unchangeable
-from rezolus.errors import UserError
+from rezolus.errors import ReportedError, UserError
 from rezolus.log import set_level
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.remote.source import RemoteSource
@@ -96,7 +96,7 @@ class Daemon:
         """Run until a signal comes, `stop` is called or every sink is done. A second signal drops what is not finished.
 
         Started once the sinks take readings and the sources are about to give some. When a source fails, the sinks
-        finish before the error goes on. Raises the failure of a sink when no sink is left.
+        finish before the error goes on. Raises ReportedError when no sink is left and none ended well.
         """
         failure: BaseException | None = None
         async with trio.open_nursery() as watch:
@@ -117,7 +117,7 @@ class Daemon:
         outlets = self._ensemble.outlets.values()
         failures = [outlet.failure for outlet in outlets if outlet.failure is not None]
         if failures and len(failures) == len(outlets):
-            raise failures[0]
+            raise ReportedError(str(failures[0])) from failures[0]
 
     def stop(self) -> None:
         """As the first signal does: end the sources, let the sinks finish."""

@@ -310,6 +310,13 @@ def test_mistakes_are_said_in_words(arguments: tuple[str, ...], status: int, mes
     assert "Traceback" not in done.stderr
 
 
+def test_what_ends_it_is_said_once(tmp_path: Path) -> None:
+    with agent() as url:
+        done = record(tmp_path, "--url", url, "-o", "/proc/nowhere.parquet")
+    assert done.returncode == 1
+    assert done.stderr.count("cannot record to /proc/nowhere.parquet: ") == 1
+
+
 def test_a_wrong_file_is_told_as_a_whole(tmp_path: Path) -> None:
     (tmp_path / "rec.toml").write_text(
         '[recording]\ninterval = 5\noutptu = "x"\n[[endpoints]]\nsource = "a"\n[[endpoints]]\nurl = "x"\n'
