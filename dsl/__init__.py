@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from dsl.codes import CODES
     from dsl.descriptions import MetricDescription, SamplerDescription, describe_samplers, incomplete_files
     from dsl.diagnostics import CompileError, CompilerBug, Diagnostic, render, render_all
-    from dsl.format import format_text
+    from dsl.interpret.testing import Mismatch, Outcome, run_tests
     from dsl.pipeline import Checked, Compiled, Parsed, check_each, check_files, compile_unit, parse_files
     from dsl.readable import plan_text, readable_c
     from dsl.suggest import did_you_mean
-    from dsl.testing import Mismatch, Outcome, run_tests
+    from dsl.syntax.format import format_text
 
 _HOME = {
     "CODES": "dsl.codes",
@@ -29,8 +29,8 @@ _HOME = {
     "Diagnostic": "dsl.diagnostics",
     "Example": "dsl.code_examples",
     "MetricDescription": "dsl.descriptions",
-    "Mismatch": "dsl.testing",
-    "Outcome": "dsl.testing",
+    "Mismatch": "dsl.interpret.testing",
+    "Outcome": "dsl.interpret.testing",
     "Parsed": "dsl.pipeline",
     "SamplerDescription": "dsl.descriptions",
     "as_file": "dsl.code_examples",
@@ -40,14 +40,14 @@ _HOME = {
     "describe_samplers": "dsl.descriptions",
     "did_you_mean": "dsl.suggest",
     "examples": "dsl.code_examples",
-    "format_text": "dsl.format",
+    "format_text": "dsl.syntax.format",
     "incomplete_files": "dsl.descriptions",
     "parse_files": "dsl.pipeline",
     "plan_text": "dsl.readable",
     "readable_c": "dsl.readable",
     "render": "dsl.diagnostics",
     "render_all": "dsl.diagnostics",
-    "run_tests": "dsl.testing",
+    "run_tests": "dsl.interpret.testing",
 }
 
 __all__ = [

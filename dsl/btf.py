@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
-from dsl.btf_blob import MAX_DEPTH, Blob, BtfError
-from dsl.btf_types import (
+from dsl.kernel.btf_blob import MAX_DEPTH, Blob, BtfError
+from dsl.kernel.btf_types import (
     Array,
     Composite,
     Const,

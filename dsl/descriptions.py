@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 
-from dsl import ast
-from dsl.events import NONE, event_text
+from dsl.check.events import NONE, event_text
 from dsl.schema import Kind, Label
 from dsl.source import Span
+from dsl.syntax import ast
 from dsl.units import canonical
 
 

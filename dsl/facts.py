@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from dsl import syscalls
 from dsl.btf import Btf, Func, FuncProto, Ptr, Typedef
+from dsl.kernel import syscalls
 
 Arch = syscalls.Arch
 State = Literal["yes", "no", "unknown"]

@@ -6,19 +6,20 @@ import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from dsl import ast, ir
+from dsl import ir
 from dsl.btf import Func
-from dsl.check import check
+from dsl.check.events import wanted_binaries
+from dsl.check.kernel_types import find_member, find_structure
+from dsl.check.scope import UnitScope
+from dsl.check.unit import check
 from dsl.diagnostics import CompileError, Diagnostic, Diagnostics
-from dsl.emit_c import emit
-from dsl.events import wanted_binaries
+from dsl.emit.unit import emit
 from dsl.facts import TargetFacts
-from dsl.kernel import find_member, find_structure
-from dsl.parse import parse
-from dsl.plan import Plan, Target, plan
+from dsl.plan.unit import Plan, Target, plan
 from dsl.schema import Schema, TaskMemory
-from dsl.scope import UnitScope
 from dsl.source import Source
+from dsl.syntax import ast
+from dsl.syntax.parse import parse
 
 _MAX_USES = 64
 

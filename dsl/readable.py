@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dsl.emit_c import emit
+from dsl.emit.unit import emit
 from dsl.pipeline import Compiled
-from dsl.render_plan import render_plan
+from dsl.plan.render import render_plan
 
 
 def plan_text(compiled: Compiled) -> str:

@@ -14,13 +14,13 @@ from typing import Final
 
 from dsl import ir, schema
 from dsl.btf import Btf, Struct
-from dsl.emit_c import emit
+from dsl.emit.unit import emit
 from dsl.facts import TargetFacts
 from dsl.hooks import Hook
-from dsl.interpret import OVERFLOW, Machine, Row
+from dsl.interpret.machine import OVERFLOW, Machine, Row
+from dsl.interpret.testing import series_name
 from dsl.pipeline import target_of
-from dsl.plan import plan
-from dsl.testing import series_name
+from dsl.plan.unit import plan
 from rezolus.agent.formats import parse_cpulist
 from rezolus.bpf import syscall
 from rezolus.bpf.load import Loaded, Unit, load

@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from dsl import ast
-from dsl.grammar import RESERVED, load_grammar
 from dsl.source import Source, Span
-from dsl.tokens import SUFFIXES
+from dsl.syntax import ast
+from dsl.syntax.grammar import RESERVED, load_grammar
+from dsl.syntax.tokens import SUFFIXES
 
 DATA = Path(__file__).parent / "dsl" / "data"
 FILES = sorted(DATA.glob("*.rzl"))

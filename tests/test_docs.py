@@ -15,7 +15,7 @@ import pytest
 import tomli
 
 from dsl import CODES, CompileError, Diagnostic, check_files, format_text, parse_files, render_all, run_tests
-from dsl.tokens import MAXIMUM_LENGTH
+from dsl.syntax.tokens import MAXIMUM_LENGTH
 from rezolus.cli import COMMANDS, rezolus
 from rezolus.config import (
     SINK_TYPES,
@@ -222,7 +222,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 def test_paths_of_files_in_running_text_exist() -> None:
-    """`dsl/check.py`, `probes/tcp.rzl`: what looks like a file of this project is one."""
+    """`dsl/check/unit.py`, `probes/tcp.rzl`: what looks like a file of this project is one."""
     path = re.compile(r"`((?:bpf|config|docs|dsl|examples|probes|rezolus|tests)/[\w./-]+)`")
     missing = [
         f"{page.relative_to(ROOT)}: {name}"

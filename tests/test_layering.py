@@ -42,6 +42,16 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name if file.with_suffix(".py").exists() or file.is_dir() else node.module
 
 
+STAGES: dict[str, set[str]] = {
+    "syntax": set(),
+    "check": {"syntax", "kernel"},
+    "plan": set(),
+    "emit": {"plan"},
+    "interpret": set(),
+    "kernel": set(),
+}
+"""Stages of the compiler and which others each may use: the text's form ends with `check`, the host's facts do, too."""
+
 MAY_IMPORT: dict[str, set[str]] = {
     "reading": set(),
     "answers": {"compression"},
@@ -104,6 +114,18 @@ def offences(package: str, forbidden: set[str]) -> list[str]:
 
 def test_the_compiler_knows_nothing_of_the_daemon() -> None:
     assert offences("dsl", {"rezolus", "tests", "bcc"}) == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_of_the_compiler_knows_no_later_one(stage: str) -> None:
+    wrong = [
+        f"{path}:{line} imports {imported}"
+        for path in modules(f"dsl/{stage}")
+        for line, imported in imports(path)
+        if top(imported) == "dsl" and room(imported) in (STAGES.keys() | {"pipeline"}) - STAGES[stage] - {stage}
+    ]
+    assert wrong == []
+    assert {path.name for path in (ROOT / "dsl").iterdir() if (path / "__init__.py").exists()} == STAGES.keys()
 
 
 def test_the_product_does_not_import_its_tests() -> None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dsl.btf import Btf
-from dsl.btf_types import Struct
 from dsl.hooks import Hook
+from dsl.kernel.btf_types import Struct
 from dsl.schema import (
     CGROUP_NAME_ROW,
     CGROUP_NAMES,

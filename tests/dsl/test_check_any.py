@@ -8,16 +8,16 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dsl import ast
 from dsl.btf import Btf
-from dsl.check import check
+from dsl.check.scope import UnitScope
+from dsl.check.unit import check
 from dsl.diagnostics import Diagnostics
 from dsl.facts import TargetFacts
-from dsl.format import format as format_module
-from dsl.parse import parse
 from dsl.pipeline import compile_unit
-from dsl.scope import UnitScope
 from dsl.source import Source
+from dsl.syntax import ast
+from dsl.syntax.format import format as format_module
+from dsl.syntax.parse import parse
 from tests.strategies import modules
 
 PROBES = Path(__file__).resolve().parents[2] / "probes"

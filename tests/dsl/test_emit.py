@@ -8,12 +8,12 @@ import textwrap
 import pytest
 
 from dsl import ir
-from dsl.emit_c import emit
+from dsl.emit.registers import Arch, Place, argument, usdt_place
+from dsl.emit.structures import Structures
+from dsl.emit.unit import emit
 from dsl.hooks import HookKind
-from dsl.plan import plan
-from dsl.registers import Arch, Place, argument, usdt_place
+from dsl.plan.unit import plan
 from dsl.schema import ByCpu
-from dsl.structures import Structures
 from tests.dsl.units import (
     COMM,
     NOW,

@@ -17,7 +17,7 @@ from dsl.facts import (
     TracepointFormats,
     parse_tracepoint_format,
 )
-from dsl.syscalls import syscall_numbers
+from dsl.kernel.syscalls import syscall_numbers
 from tests import needs
 from tests.btfwriter import BtfWriter
 from tests.kernels import SUITES, UnreachableError, kernel_btf

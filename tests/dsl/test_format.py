@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 
-from dsl import ast
 from dsl.diagnostics import CompileError, Diagnostics, render_all
-from dsl.dump import dump
-from dsl.format import format, format_text  # noqa: A004
-from dsl.parse import parse
 from dsl.source import Source
+from dsl.syntax import ast
+from dsl.syntax.dump import dump
+from dsl.syntax.format import format, format_text  # noqa: A004
+from dsl.syntax.parse import parse
 from tests import strategies
 
 

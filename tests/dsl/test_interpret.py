@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsl import ir
-from dsl.evaluate import Evaluator, Frame, Objects, wrap
 from dsl.hooks import Hook
-from dsl.interpret import OVERFLOW, Machine, bucket_index
+from dsl.interpret.evaluate import Evaluator, Frame, Objects, wrap
+from dsl.interpret.machine import OVERFLOW, Machine, bucket_index
+from dsl.interpret.testing import run_tests
 from dsl.schema import ByCgroup, ByCpu, ByKey, KeyField, Label, Slots
 from dsl.schema import Metric as SchemaMetric
 from dsl.source import Source, Span
-from dsl.testing import run_tests
 from tests.ir_strategies import Case, cases
 
 TASK = ir.Pointer("task_struct")

@@ -4,15 +4,15 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 
-from dsl import ast
 from dsl.codes import _PARSE
 from dsl.diagnostics import Diagnostic, Diagnostics, render, render_all
-from dsl.dump import dump
-from dsl.grammar import ROLES, load_grammar
-from dsl.parse import MAXIMUM_HEIGHT, parse
 from dsl.source import Source
-from dsl.syntax_errors import describe_expected
-from dsl.tokens import MAXIMUM_LENGTH
+from dsl.syntax import ast
+from dsl.syntax.dump import dump
+from dsl.syntax.errors import describe_expected
+from dsl.syntax.grammar import ROLES, load_grammar
+from dsl.syntax.parse import MAXIMUM_HEIGHT, parse
+from dsl.syntax.tokens import MAXIMUM_LENGTH
 from tests import strategies
 
 

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from dsl import ir
-from dsl.emit_c import emit
-from dsl.fuse import Block, Mode
-from dsl.number import Value
-from dsl.plan import Plan, Target, plan
-from dsl.render_plan import describe, map_bytes, render_plan
+from dsl.emit.unit import emit
+from dsl.plan.fuse import Block, Mode
+from dsl.plan.number import Value
+from dsl.plan.render import describe, map_bytes, render_plan
+from dsl.plan.unit import Plan, Target, plan
 from dsl.schema import ByCgroup, ByCpu, FromDiscards, Slots
 from tests.dsl.units import (
     CPU,

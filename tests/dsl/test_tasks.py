@@ -7,8 +7,8 @@ from typing import Literal
 from msgspec.structs import replace
 
 from dsl import ir
+from dsl.plan.tasks import SPARE_WORDS, TaskLayout, lay_out_tasks
 from dsl.schema import TaskMember, TaskMemory
-from dsl.tasks import SPARE_WORDS, TaskLayout, lay_out_tasks
 
 
 def state(sampler: str, name: str, *widths: Literal[8, 16, 32, 64], zero_is_absent: bool = True) -> ir.State:

@@ -9,7 +9,7 @@ import pytest
 from dsl import check_files, parse_files
 from dsl.btf import Btf
 from dsl.facts import TargetFacts
-from dsl.testing import run_tests
+from dsl.interpret.testing import run_tests
 
 FILES = {
     "lib/inner.rzl": "const LIMIT = 10",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from dsl import ir
 from dsl.hooks import Hook, HookKind
-from dsl.plan import Target
+from dsl.plan.unit import Target
 from dsl.schema import ByCgroup, ByCpu, ByKey, Dimension, KeyField, Label, Slots
 from dsl.schema import Metric as SchemaMetric
 from dsl.source import Source, Span

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from dsl import ir
-from dsl.emit_c import emit
-from dsl.interpret import bucket_index
-from dsl.plan import Plan, Target, plan
+from dsl.emit.unit import emit
+from dsl.interpret.machine import bucket_index
+from dsl.plan.storage import buckets
+from dsl.plan.unit import Plan, Target, plan
 from dsl.schema import Slots
-from dsl.storage import buckets
 from rezolus.bpf import syscall
 from rezolus.bpf.load import Loaded, Unit, load
 from rezolus.bpf.maps import map_array

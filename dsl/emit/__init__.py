@@ -1,0 +1,1 @@
+"""The plan to C, as BCC compiles it."""
