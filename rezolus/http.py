@@ -66,6 +66,12 @@ def open_listener(address: Bound) -> socket.socket:
         raise ListenError(address, error) from error
 
 
+def check_free(address: Bound) -> None:
+    """Raises ListenError when a TCP address cannot be listened on now. A Unix socket is not tried: it would be seen."""
+    if isinstance(address, Address):
+        open_listener(address).close()
+
+
 async def serve(
     app: App,
     address: Bound,

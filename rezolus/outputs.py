@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from rezolus.config import Config, HindsightConfig, RecorderConfig, SinkConfig
-from rezolus.units import UnixAddress
+from rezolus.units import Address, UnixAddress
 
 WORK_SUFFIX = ".recording"
 _WITHOUT_SEPARATORS = str.maketrans("/\0", "__")
@@ -80,11 +81,17 @@ def work_folder(output: Path) -> Path:
     return output.with_name(output.name + WORK_SUFFIX)
 
 
+def address_needs(listen: Address | UnixAddress | None) -> Iterator[str]:
+    """The same of an address: of TCP the port, for one that stands for all hosts takes it from each of them."""
+    if isinstance(listen, UnixAddress):
+        yield f"socket {listen.path}"
+    elif listen is not None and listen.port:
+        yield f"port {listen.port}"
+
+
 def needs_of(sink: SinkConfig) -> frozenset[str]:
     """What no two sinks can have at the same time: addresses, files, folders."""
-    needs = set()
-    if not isinstance(sink, RecorderConfig) and sink.listen is not None and not str(sink.listen).endswith(":0"):
-        needs.add(f"address {sink.listen}")
+    needs = set(address_needs(None if isinstance(sink, RecorderConfig) else sink.listen))
     if isinstance(sink, RecorderConfig | HindsightConfig):
         needs.add(f"file {sink.path}")
     if isinstance(sink, HindsightConfig):

@@ -148,8 +148,11 @@ class Helper:
         await self._ask(supervisor.WORK)
         channel = await self._channel(supervisor.WORK)
         with channel, _woken_on_cancel(channel):
-            send(channel, arguments)
-            outcome, _ = await trio.to_thread.run_sync(receive, channel, Outcome, abandon_on_cancel=True)
+            try:
+                send(channel, arguments)
+                outcome, _ = await trio.to_thread.run_sync(receive, channel, Outcome, abandon_on_cancel=True)
+            except OSError as error:
+                raise HandoverError("it was killed") from error
             return outcome
 
     async def start_statistics(self) -> None:

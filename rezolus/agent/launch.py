@@ -51,11 +51,14 @@ def _prepare_again(config_path: Path, before: TaskMemory | None) -> Prepared:
     """As for the first loader; besides, what sinks write is made the unprivileged user's where it cannot do that itself."""
     from rezolus.agent.belongings import prepare_outputs
     from rezolus.agent.prepare import prepare
-    from rezolus.config import from_wire
+    from rezolus.config import AGENT_IS_SETTLED, from_wire
+    from rezolus.errors import UserError
     from rezolus.outputs import outputs_of
 
     prepared = prepare(config_path, before)
     config = from_wire(prepared.config)
+    if not config.agent.enabled:
+        raise UserError(AGENT_IS_SETTLED)
     if not prepared.refused:
         prepare_outputs(outputs_of(config), find_account(_daemon_user() or config.agent.user)[0])
     return prepared

@@ -64,7 +64,7 @@ def _measures(path: Path, form: Form) -> bool:
         return False
     try:
         agent = tomli.loads(path.read_text()).get("agent")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return True  # whoever reads it next says what is wrong
     return not isinstance(agent, dict) or agent.get("enabled") is not False
 
@@ -175,7 +175,7 @@ class _Host:
             await serve(app, own.listen, hosts=own.hosts, token=token(), task_status=task_status)
 
         key = (own.listen, own.hosts, own.token_file, own.ttl, own.metrics, own.snapshot_format)
-        return {"agent": Service(key, pages, token)}
+        return {"agent": Service(key, pages, token, own.listen)}
 
 
 async def _finish(helper: Helper, arguments: list[str]) -> Finished:

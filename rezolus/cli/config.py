@@ -26,37 +26,42 @@ def check(files: tuple[Path, ...]) -> int:
     So are the definitions that a file names, as `rezolus check` does it for this host. Exit status 1 when a file has a
     mistake.
     """
-    from rezolus.cli.check import check as check_definitions
-    from rezolus.cli.target import TargetOptions
     from rezolus.config import ConfigError, load
 
     wrong = 0
     for file in files:
+        problems: list[str] = []
+        config: Config | None
         try:
             config = load(file, form=None)
         except ConfigError as error:
-            sys.stdout.flush()
-            print(f"error: {error}", file=sys.stderr)
-            wrong += 1
-            continue
-        user_problems, user_warnings = _about_user(config)
-        problems = [*user_problems, *_token_problems(config)]
+            config = error.config
+            problems += error.problems
+        warnings: list[str] = []
+        if config is not None:
+            user_problems, warnings = _about_user(config)
+            problems += [*user_problems, *_token_problems(config), *_unknown_samplers(config)]
         if problems:
             sys.stdout.flush()
             print(f"error: {ConfigError(file, tuple(problems))}", file=sys.stderr)
-            wrong += 1
-            continue
-        if config.agent.enabled and check_definitions(
-            config.probes, TargetOptions(config.agent.btf_path), praise=False
-        ):
+        wrong_definitions = config is not None and _check_definitions(config)
+        if problems or wrong_definitions or config is None:
             wrong += 1
             continue
         print(f"{file}: ok")
         for line in _lines(config):
             print(f"  {line}")
-        for warning in (*config.warnings, *user_warnings, *_unknown_samplers(config)):
+        for warning in (*config.warnings, *warnings):
             print(f"  warning: {warning}")
     return 1 if wrong else 0
+
+
+def _check_definitions(config: Config) -> bool:
+    """Report what is wrong with the definitions of a configuration, and whether something is."""
+    from rezolus.cli.check import check
+    from rezolus.cli.target import TargetOptions
+
+    return config.agent.enabled and bool(check(config.probes, TargetOptions(config.agent.btf_path), praise=False))
 
 
 def _about_user(config: Config) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 from rezolus.config.read import load as load
 from rezolus.config.read import parse as parse
+from rezolus.config.structures import AGENT_IS_SETTLED as AGENT_IS_SETTLED
 from rezolus.config.structures import LOCAL as LOCAL
 from rezolus.config.structures import SHIPPED_PROBES as SHIPPED_PROBES
 from rezolus.config.structures import SINK_TYPES as SINK_TYPES

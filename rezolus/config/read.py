@@ -38,7 +38,7 @@ def load(path: Path | str, form: Form | None = "agent") -> Config:
     """Reads and checks the configuration file at `path`; as `parse`, and ConfigError when it cannot be read."""
     path = Path(path)
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # editors of another system begin a file with a mark
     except OSError as error:
         raise ConfigError(path, (f"cannot be read: {(error.strerror or str(error)).lower()}",)) from None
     except UnicodeDecodeError as error:
@@ -58,6 +58,8 @@ def parse(text: str, path: Path, form: Form | None = "agent") -> Config:
     except tomli.TOMLDecodeError as error:
         problem = f"is not valid TOML: {str(error)[:1].lower()}{str(error)[1:]}"
         raise ConfigError(path, (problem,)) from None
+    except RecursionError:
+        raise ConfigError(path, ("is nested too deeply",)) from None
     return interpret(document, path, form)
 
 
@@ -80,7 +82,7 @@ def interpret(document: Mapping[str, Any], path: Path, form: Form | None = "agen
     check(config, reader)
     told = classic.in_their_words if theirs else tuple
     if reader.problems:
-        raise ConfigError(path, told(reader.problems))
+        raise ConfigError(path, told(reader.problems), config)
     return msgspec.structs.replace(config, warnings=(*notes, *config.warnings, *told(warnings(config))))
 
 

@@ -43,6 +43,9 @@ PROBES = texts('a list of .rzl files or patterns, such as ["../probes/*.rzl"]')
 LOCAL = "local"
 """The source that is the agent in this process."""
 
+AGENT_IS_SETTLED = "agent.enabled: whether there is an agent is settled at the start; restart rezolus"
+"""What a reload says that would change it."""
+
 Form = Literal["agent", "exporter", "hindsight"]
 """The subcommand that a file is for: which sinks run, and which of Rezolus' files it may be."""
 
@@ -257,10 +260,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 class ConfigError(UserError):
     """The configuration cannot be used; `problems` says why, one line each."""
 
-    def __init__(self, path: Path, problems: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, problems: tuple[str, ...], config: Config | None = None) -> None:
         super().__init__(path, problems)
         self.path = path
         self.problems = problems
+        self.config = config
+        """What could be read all the same, for who looks for more that is wrong."""
 
     def __str__(self) -> str:
         if len(self.problems) == 1:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from rezolus.config import LOCAL, Config
+from rezolus.config import AGENT_IS_SETTLED, LOCAL, Config
 from rezolus.daemon.ensemble import Ensemble, Nurseries, ServicesOf, Timing
 from rezolus.daemon.feeds import Connect, Feeds
 from rezolus.daemon.outlets import Capturing
@@ -206,17 +206,21 @@ class Daemon:
         found = await self._reread()
         if not found.ok or found.config is None:
             return ReloadResult(ok=False, problems=found.problems)
-        config, notes = unchangeable(self.config, found.config)
-        new_warnings = [warning for warning in config.warnings if warning not in self.config.warnings]
+        before = self.config
+        if found.config.agent.enabled != before.agent.enabled:
+            return refused(AGENT_IS_SETTLED)
+        config, notes = unchangeable(before, found.config)
+        new_warnings = [warning for warning in config.warnings if warning not in before.warnings]
         try:
             changes = await self._ensemble.change(config, self._nurseries)
         except UserError as error:
             return ReloadResult(ok=False, problems=(str(error),), changed=found.changed)
+        level = ("log.level",) if config.log.level != before.log.level else ()
         set_level(config.log.level)
         return ReloadResult(
             ok=not changes.problems,
             problems=changes.problems,
-            changed=(*found.changed, *changes.names),
+            changed=(*found.changed, *changes.names, *level),
             notes=(*found.problems, *notes, *new_warnings),
         )
 

@@ -17,6 +17,7 @@ from rezolus.daemon.metadata import metadata_of
 from rezolus.daemon.outlets import Checking, Outlet, Sink
 from rezolus.daemon.services import Service, Services
 from rezolus.errors import UserError
+from rezolus.http import check_free
 from rezolus.outputs import needs_of, sinks_of
 from rezolus.recording.child import Finisher
 from rezolus.sinks.exporter import Exporter
@@ -158,20 +159,26 @@ class Ensemble:
             f"sinks.{name}: {text}": self.outlets[name] for name in begun if (text := self.outlets[name].trouble.text)
         }
         names = dict.fromkeys((*gone, *begun))
-        services = self.services.refusals(self._services_of(config)).items()
-        refused += [f"{name}: {error}; it goes on as it was" for name, error in services]
-        return Changes((*names, *(f"source {name}" for name in sorted(sources))), (*refused, *self._waiting))
+        services = self._services_of(config)
+        soon_free = frozenset[str]().union(*(needs_of(outlet.config) for outlet in self._leaving))
+        stubborn = self.services.refusals(services, soon_free)
+        refused += [f"{name}: {error}; it goes on as it was" for name, error in stubborn.items()]
+        pages = (f"pages of the {name}" for name in self.services.differing(services) if name not in stubborn)
+        return Changes((*names, *(f"source {name}" for name in sorted(sources)), *pages), (*refused, *self._waiting))
 
     def _without_broken(self, config: Config) -> tuple[Config, list[str]]:
         """The configuration with running sinks as they are where the new ones could not start, and why those could not."""
         kept: dict[str, SinkConfig] = {}
         problems = []
+        taken = self.services.needs().union(*(needs_of(outlet.config) for outlet in self.outlets.values()))
         for table, sink in config.sinks.items():
             old = self.config.sinks.get(table)
             if old is None or old == sink or not self._can_stay(table, old, config):
                 continue
             try:
                 self._check(table, sink)
+                if not needs_of(sink) & taken and not isinstance(sink, RecorderConfig) and sink.listen is not None:
+                    check_free(sink.listen)
             except UserError as error:
                 kept[table] = old
                 problems.append(f"sinks.{table}: {error}; it goes on as it was")

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 import trio
 
-from rezolus.config import Config, ConfigError, Form, load
+from rezolus.config import Config, Form, load
 from rezolus.errors import UserError
 from rezolus.status import ReloadResult, ReloadStatus
 
@@ -56,11 +56,10 @@ class Found:
 async def reread_file(path: Path, form: Form) -> Found:
     """The configuration file alone, for who measures nothing here."""
     try:
-        return Found(ok=True, config=await trio.to_thread.run_sync(load, path, form))
-    except ConfigError as error:
-        return Found(ok=False, problems=error.problems)
+        config = await trio.to_thread.run_sync(load, path, form)
     except UserError as error:
         return Found(ok=False, problems=(str(error),))
+    return Found(ok=True, config=config)
 
 
 @dataclass(slots=True)
@@ -93,7 +92,7 @@ def unchangeable(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
     """The new configuration with what only a start can change as it was, and notes about that."""
     notes = []
     agent = new.agent
-    for key in ("enabled", "user", "stats"):
+    for key in ("user", "stats"):
         before, now = getattr(old.agent, key), getattr(agent, key)
         if before != now:
             notes.append(f"agent.{key}: takes effect at the next start")

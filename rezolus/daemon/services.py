@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import trio
 
 from rezolus.errors import UserError
-from rezolus.http import ListenError
+from rezolus.http import Bound, ListenError, check_free
+from rezolus.outputs import address_needs
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class Service:
     run: ServiceRun
     check: Callable[[], object] = lambda: None
     """Looks at files and raises UserError with what keeps it from running."""
+    listen: Bound | None = None
 
 
 @dataclass(slots=True)
@@ -105,18 +107,37 @@ class Services:
     def __init__(self, retry_s: float) -> None:
         self._retry_s = retry_s
         self._running: dict[str, tuple[Service, trio.CancelScope, trio.Event]] = {}
+        self._refused: frozenset[str] = frozenset()
         self.troubles: dict[str, Trouble] = {}
         """Why services do not run, with an empty text for those that do."""
 
-    def refusals(self, services: Mapping[str, Service]) -> dict[str, UserError]:
-        """Of those that run, which would be replaced by one that could not, and why."""
+    def needs(self) -> frozenset[str]:
+        """What those that run keep from others (`rezolus.outputs.needs_of`)."""
+        return frozenset(need for service, _, _ in self._running.values() for need in address_needs(service.listen))
+
+    def differing(self, services: Mapping[str, Service]) -> list[str]:
+        """Names of those that `change` would begin, end or begin anew."""
+        running = {name: service.key for name, (service, _, done) in self._running.items() if not done.is_set()}
+        wanted = {name: service.key for name, service in services.items()}
+        return [name for name in {**running, **wanted} if running.get(name) != wanted.get(name)]
+
+    def refusals(self, services: Mapping[str, Service], soon_free: Iterable[str] = ()) -> dict[str, UserError]:
+        """Of those that run, which would be replaced by one that could not, and why; `change` then leaves them.
+
+        `soon_free`: what sinks that end still have.
+        """
         found = {}
         for name, (service, _, done) in self._running.items():
             if name in services and services[name].key != service.key and not done.is_set():
                 try:
                     services[name].check()
+                    listen = services[name].listen
+                    needs = {*address_needs(listen)}
+                    if listen is not None and not needs & {*address_needs(service.listen), *soon_free}:
+                        check_free(listen)
                 except UserError as error:
                     found[name] = error
+        self._refused = frozenset(found)
         return found
 
     async def change(self, services: Mapping[str, Service], nursery: trio.Nursery) -> list[str]:
@@ -124,7 +145,7 @@ class Services:
 
         One that runs also goes on when what is to replace it could not run.
         """
-        refused = self.refusals(services)
+        refused, self._refused = self._refused, frozenset()
         going_on = {
             name
             for name, (service, _, done) in self._running.items()

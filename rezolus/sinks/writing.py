@@ -58,7 +58,9 @@ class DiskThread:
 
         async def in_thread() -> None:
             with patience:
-                await trio.to_thread.run_sync(self._run, queue, abandon_on_cancel=True)
+                # A thread for as long as it runs: with trio's own limiter forty sinks would leave none for anybody.
+                limiter = trio.CapacityLimiter(1)
+                await trio.to_thread.run_sync(self._run, queue, abandon_on_cancel=True, limiter=limiter)
             ended.set()
 
         async with trio.open_nursery() as nursery:
