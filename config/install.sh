@@ -38,14 +38,22 @@ install_program() {
         fail "BCC is missing: apt-get install python3-bpfcc"
     local target=$root$prefix
     [ ! -e "$target" ] || [ -e "$target/pyvenv.cfg" ] || fail "$target exists and is no installation of ours"
-    "$python" -m venv --clear "$target"
+    # Made beside what is there and exchanged at the end: whatever fails until then leaves the old one as it is.
+    local new=$target.new old=$target.old
+    rm -rf "$new" "$old"
+    # shellcheck disable=SC2064  # as it is now: at the exit the variable is gone
+    trap "rm -rf '$new'" EXIT
+    "$python" -m venv "$new"
     # --only-binary: nothing here may need a compiler; our own package is pure Python and exempt.
-    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore "$target/bin/python" -m pip install --quiet \
-        --only-binary :all: --no-input "$source" </dev/null
-    sed -i "1s|.*|#!$prefix/bin/python|" "$target/bin/rezolus"
+    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore "$new/bin/python" -m pip install --quiet \
+        --only-binary :all: --no-input "$source" </dev/null || fail "nothing was changed: pip could not install it"
     # By way of env, for setpriv itself still has the rights of root.
-    [ -n "$root" ] || setpriv --reuid=65534 --regid=65534 --clear-groups env "$target/bin/python" -c '' 2>/dev/null ||
-        fail "other users cannot run $(readlink -f "$target/bin/python"): set PYTHON to an interpreter that they can run"
+    [ -n "$root" ] || setpriv --reuid=65534 --regid=65534 --clear-groups env "$new/bin/python" -c '' 2>/dev/null ||
+        fail "other users cannot run $(readlink -f "$new/bin/python"): set PYTHON to an interpreter that they can run"
+    find "$new/bin" -type f -exec sed -i "s|$new|$prefix|g" {} +
+    [ ! -e "$target" ] || mv "$target" "$old"
+    mv "$new" "$target"
+    rm -rf "$old"
     mkdir -p "$(dirname "$link")"
     ln -sfn "$prefix/bin/rezolus" "$link"
 }

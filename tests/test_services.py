@@ -27,15 +27,16 @@ EXPOSURE = {"rezolus": 3.3, "rezolus-exporter": 1.2, "rezolus-hindsight": 1.2}
 """What `systemd-analyze security` says of each unit, from 0 to 10, at most."""
 
 
+def try_install(action: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """config/install.sh working on `folder`."""
+    command = [str(ROOT / "config" / "install.sh"), action]
+    environment = {**os.environ, "DESTDIR": str(folder), **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
 def install(action: str, folder: Path, **environment: str) -> str:
-    """What config/install.sh says when it works on `folder`."""
-    done = subprocess.run(
-        [ROOT / "config" / "install.sh", action],
-        env={**os.environ, "DESTDIR": str(folder), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """What it says when all goes well."""
+    done = try_install(action, folder, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -83,6 +84,20 @@ def test_installing_puts_everything_in_its_place_and_uninstalling_takes_it_away(
     assert load(tmp_path / "etc/rezolus/rezolus.toml").warnings == ()
     install("uninstall", tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == configuration
+
+
+@pytest.mark.slow
+def test_what_is_installed_stays_when_it_cannot_be_replaced(tmp_path: Path) -> None:
+    program = tmp_path / "opt/rezolus/bin/rezolus"
+    program.parent.mkdir(parents=True)
+    program.write_text("the one before")
+    (tmp_path / "opt/rezolus/pyvenv.cfg").touch()
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}
+    done = try_install("install", tmp_path, **nowhere)
+    assert done.returncode == 1
+    assert done.stderr.endswith("install: nothing was changed: pip could not install it\n")
+    assert program.read_text() == "the one before"
+    assert [path.name for path in (tmp_path / "opt").iterdir()] == ["rezolus"]
 
 
 def test_a_configuration_that_was_changed_is_kept(tmp_path: Path) -> None:

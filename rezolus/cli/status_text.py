@@ -27,10 +27,17 @@ _SINK_STATES = {
 
 
 def is_bad(status: DaemonStatus) -> bool:
-    """Whether something does not work that should: definitions, a sampler, a sink. Sources elsewhere come and go."""
+    """Whether something does not work that should: definitions, a sampler, a sink, the root helper.
+
+    Sources elsewhere come and go.
+    """
     samplers = any(sampler.health in _BAD for sampler in status.samplers)
     sinks = any(sink.failure for sink in status.sinks)
-    return samplers or sinks or bool(status.error or status.problems)
+    return samplers or sinks or _has_lost_its_helper(status) or bool(status.error or status.problems)
+
+
+def _has_lost_its_helper(status: AgentStatus) -> bool:
+    return bool(status.bpf) and status.privileged_helper is False
 
 
 def show(status: DaemonStatus, console: Console) -> None:
@@ -80,7 +87,7 @@ def _headline(status: AgentStatus) -> str:
         parts.append("loading")
     elif status.bpf is False:
         parts.append("no eBPF")
-    if status.bpf and status.privileged_helper is False:
+    if _has_lost_its_helper(status):
         parts.append("root helper gone: no reload before a restart")
     return "; ".join(parts)
 

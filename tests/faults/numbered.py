@@ -1,7 +1,7 @@
 """A daemon whose readings are numbered: `python -m tests.faults.numbered CONFIG WITNESS START`.
 
 The counter `number` is START, START + 1, ... in successive readings, among the series of a real host. WITNESS is a mapped file that
-holds the number of the last reading published, whatever kills the process.
+holds the number of the last reading published and how many each sink had written by then, whatever kills the process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +23,33 @@ from rezolus.sinks.stream import Demand
 from tests.synthetic import Walk, catalog
 
 NUMBER = Series("number", "counter", {}, "", "Number of the reading.", "faults")
-WITNESS = struct.Struct("<Q")
+WITNESS = struct.Struct("<3Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """What the file holds."""
+
+    number: int
+    recorded: int = 0
+    buffered: int = 0
 
 
 def make_witness(path: Path) -> None:
-    path.write_bytes(WITNESS.pack(0))
+    path.write_bytes(WITNESS.pack(0, 0, 0))
 
 
-def witnessed(path: Path) -> int:
-    return int(WITNESS.unpack(path.read_bytes())[0])
+def witnessed(path: Path) -> Witnessed:
+    return Witnessed(*WITNESS.unpack(path.read_bytes()))
 
 
 class NumberedSource:
+    """`written` says how many readings the recorder and hindsight have written."""
+
     def __init__(self, witness: Path, start: int) -> None:
         self._witness = witness
         self._start = start
+        self.written: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
     def labels(self) -> dict[str, str]:
         return {"source": "numbered"}
@@ -75,7 +88,7 @@ class NumberedSource:
                         histograms=values.histograms,
                     )
                 )
-                WITNESS.pack_into(last, 0, number)
+                WITNESS.pack_into(last, 0, number, *self.written())
 
     def adjust(self, demand: Demand) -> None:
         raise AssertionError("nothing is reloaded here")
