@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
-import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,50 +24,18 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from rezolus.errors import UserError
 from rezolus.guard import App, Guard, Names
+from rezolus.sockets import Bound, open_listener, removed_at_end
 from rezolus.units import Address, UnixAddress
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 0.3
 """How long open requests may take once serving ends; agent and exporter end one after the other, both within a second."""
-STALL_S = 10
-"""How long a client may take nothing of its answer before its connection is dropped."""
 IDLE_S = 75
 """How long a connection may idle: longer than a usual scrape interval, so that a scraper keeps its connection."""
-BACKLOG = 1024
 MAX_CONNECTIONS = 1024
 """Beyond that the connection that has idled longest makes room, and without an idle one the newest is closed."""
-
-Bound = Address | UnixAddress
-
-
-class ListenError(UserError):
-    """The address cannot be listened on."""
-
-    def __init__(self, address: Bound, reason: OSError) -> None:
-        super().__init__(address, reason)
-        self.address = address
-        self.reason = reason
-
-    def __str__(self) -> str:
-        text = self.reason.strerror or str(self.reason)
-        return f"cannot listen on {self.address}: {text[:1].lower()}{text[1:]}"
-
-
-def open_listener(address: Bound) -> socket.socket:
-    """A listening stream socket. Raises ListenError."""
-    try:
-        return _listen_unix(Path(address.path)) if isinstance(address, UnixAddress) else _listen_tcp(address)
-    except OSError as error:
-        raise ListenError(address, error) from error
-
-
-def check_free(address: Bound) -> None:
-    """Raises ListenError when a TCP address cannot be listened on now. A Unix socket is not tried: it would be seen."""
-    if isinstance(address, Address):
-        open_listener(address).close()
 
 
 async def serve(
@@ -91,7 +57,7 @@ async def serve(
         stack.callback(listener.close)
         bound: Bound = address
         if isinstance(address, UnixAddress):
-            stack.enter_context(_removed_at_end(Path(address.path)))
+            stack.enter_context(removed_at_end(Path(address.path)))
         else:
             bound = Address(*listener.getsockname()[:2])
         server = _Server(Guard(app, Names(bound, hosts), token), max_connections)
@@ -268,63 +234,3 @@ def _configuration() -> HypercornConfig:
     config.keep_alive_max_requests = 10**9
     config.include_server_header = False
     return config
-
-
-def _listen_tcp(address: Address) -> socket.socket:
-    family, kind, protocol, _, where = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections inherit these.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_S * 1000)
-        listener.bind(where)
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _listen_unix(path: Path) -> socket.socket:
-    """Listen on a socket file for owner and group; one that a killed process left is replaced. Its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if _is_left_over(path):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        path.chmod(0o660)  # nobody can connect before `listen`
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _is_left_over(path: Path) -> bool:
-    """Whether a socket lies there on which nobody listens."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            return False
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1)
-            probe.connect(str(path))
-    except FileNotFoundError:
-        return False
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _removed_at_end(path: Path) -> Iterator[None]:
-    made = path.lstat()
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # gone, or the folder is no longer ours to write
-            if os.path.samestat(path.lstat(), made):
-                path.unlink()

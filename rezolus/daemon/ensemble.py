@@ -17,13 +17,13 @@ from rezolus.daemon.metadata import metadata_of
 from rezolus.daemon.outlets import Checking, Outlet, Sink
 from rezolus.daemon.services import Service, Services
 from rezolus.errors import UserError
-from rezolus.http import check_free
 from rezolus.outputs import needs_of, sinks_of
 from rezolus.recording.child import Finisher
 from rezolus.sinks.exporter import Exporter
 from rezolus.sinks.hindsight import Hindsight
 from rezolus.sinks.recorder import Recorder
 from rezolus.sinks.stream import StreamStatistics
+from rezolus.sockets import check_free
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import trio
 
 from rezolus.errors import UserError
-from rezolus.http import Bound, ListenError, check_free
 from rezolus.outputs import address_needs
+from rezolus.sockets import Bound, ListenError, check_free
 
 log = logging.getLogger(__name__)
 

@@ -20,13 +20,14 @@ from quart_trio import QuartTrio
 from rezolus import __version__
 from rezolus.answers import Answers
 from rezolus.config import ExporterConfig
-from rezolus.http import Bound, serve
+from rezolus.http import serve
 from rezolus.pages import SNAPSHOT_TYPES, accepted_encoding, encoded, refuse_in_words, text
 from rezolus.reading import Reading
 from rezolus.sinks.exposition import TEXT, Syntax
 from rezolus.sinks.negotiation import choose
 from rezolus.sinks.prometheus import Family, Renderer, Style
 from rezolus.sinks.stream import StreamStatistics
+from rezolus.sockets import Bound
 from rezolus.units import UnixAddress, format_duration
 from rezolus.wire.encode import Encoder, Version, to_json
 

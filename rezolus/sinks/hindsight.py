@@ -19,7 +19,7 @@ import rezolus
 from rezolus.config import HindsightConfig
 from rezolus.errors import UserError, reason
 from rezolus.guard import read_token
-from rezolus.http import ListenError, serve
+from rezolus.http import serve
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.recording.output import can_hold_files, refuse_others
@@ -29,6 +29,7 @@ from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
 from rezolus.sinks.hindsight_pages import make_app
 from rezolus.sinks.timerange import TimeRange
 from rezolus.sinks.writing import DiskThread
+from rezolus.sockets import ListenError
 from rezolus.units import format_amount, format_duration
 
 log = logging.getLogger(__name__)

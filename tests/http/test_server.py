@@ -17,7 +17,8 @@ import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from rezolus.http import ListenError, serve
+from rezolus.http import serve
+from rezolus.sockets import ListenError
 from rezolus.units import Address, UnixAddress
 from tests import needs
 

@@ -16,11 +16,11 @@ import trio
 import zstandard
 
 from rezolus.config import ExporterConfig, parse
-from rezolus.http import ListenError
 from rezolus.reading import Reading
 from rezolus.sinks.exporter import FRESH_NS, Exporter
 from rezolus.sinks.exposition import OPENMETRICS, TEXT
 from rezolus.sinks.stream import Stream, StreamStatistics
+from rezolus.sockets import ListenError
 from rezolus.units import Address, UnixAddress
 from rezolus.wire.decode import Decoder
 from tests.sinks import strict
