@@ -35,7 +35,9 @@ def outputs_of(config: Config) -> Outputs:
     files: list[Path] = []
     folders: list[Path] = []
     crowded: list[Path] = []
-    listening = [config.agent.listen] if config.agent.enabled else []
+    listening: list[Address | UnixAddress | None] = []
+    if config.agent.enabled:
+        listening += [config.agent.listen, config.agent.external.socket]
     for sink in sinks_of(config).values():
         if isinstance(sink, RecorderConfig) and "%" in sink.path.name:
             crowded.append(sink.path.parent)
@@ -45,7 +47,7 @@ def outputs_of(config: Config) -> Outputs:
         elif isinstance(sink, HindsightConfig):
             files.append(sink.path)
             folders.append(sink.buffer_folder)
-        if not isinstance(sink, RecorderConfig) and sink.listen is not None:
+        if not isinstance(sink, RecorderConfig):
             listening.append(sink.listen)
     sockets = [Path(address.path) for address in listening if isinstance(address, UnixAddress)]
     return Outputs(tuple(files), tuple(folders), tuple(crowded), tuple(sockets))

@@ -17,7 +17,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from rezolus.units import address_url, parse_address, parse_duration, parse_humantime, parse_listen, parse_size
+from rezolus.units import (
+    address_url,
+    parse_address,
+    parse_duration,
+    parse_humantime,
+    parse_listen,
+    parse_size,
+    parse_unix,
+)
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -106,6 +114,10 @@ ADDRESS = Rule(
     lambda value: parse_listen(_text(value)),
 )
 FILE = Rule("a file name", _file)
+SOCKET = Rule(
+    'the whole name of a socket file, such as "/run/rezolus/external.sock"',
+    lambda value: parse_unix(_text(value)),
+)
 
 
 def one_or_more(expected: str) -> Rule:

@@ -168,10 +168,13 @@ MAX_SOCKET_PATH = 107
 def parse_listen(text: str) -> Address | UnixAddress:
     """As `parse_address`, or `unix:/run/rezolus/agent.sock`; ValueError for anything else."""
     kind, _, path = text.partition(":")
-    if kind != "unix":
-        return parse_address(text)
+    return parse_unix(path) if kind == "unix" else parse_address(text)
+
+
+def parse_unix(path: str) -> UnixAddress:
+    """The name of a socket file, absolute and not longer than the kernel takes; ValueError for anything else."""
     if not path.startswith("/") or path.endswith("/") or len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise ValueError(text)
+        raise ValueError(path)
     return UnixAddress(path)
 
 

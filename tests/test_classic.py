@@ -11,6 +11,7 @@ from rezolus.config import (
     Config,
     ConfigError,
     ExporterConfig,
+    ExternalConfig,
     Form,
     HindsightConfig,
     LogConfig,
@@ -20,7 +21,7 @@ from rezolus.config import (
     load,
     parse,
 )
-from rezolus.units import Address
+from rezolus.units import Address, UnixAddress
 
 SECOND = 1_000_000_000
 
@@ -101,7 +102,19 @@ def test_an_agent_of_theirs_is_an_agent_without_sinks(tmp_path: Path) -> None:
     (tmp_path / "kernel.btf").touch()
     config = read(AGENT, tmp_path)
     assert config.agent == AgentConfig(
-        listen=Address("127.0.0.1", 5241), ttl=5_000_000, btf_path=tmp_path / "kernel.btf", snapshot_format="v3"
+        listen=Address("127.0.0.1", 5241),
+        ttl=5_000_000,
+        btf_path=tmp_path / "kernel.btf",
+        snapshot_format="v3",
+        external=ExternalConfig(
+            socket=UnixAddress("/var/run/rezolus/external.sock"),
+            protocol="line",
+            max_connections=10,
+            max_metrics=100,
+            max_metrics_per_connection=10,
+            group="metrics",
+            mode=0o660,
+        ),
     )
     assert config.scheduler == SchedulerConfig(policy="fifo", priority=20, niceness=-20)
     assert config.log == LogConfig(level="warning")
@@ -110,12 +123,23 @@ def test_an_agent_of_theirs_is_an_agent_without_sinks(tmp_path: Path) -> None:
     assert len(config.probes) > 5
 
 
+def test_metrics_are_pushed_only_where_that_is_enabled(tmp_path: Path) -> None:
+    table = "[general]\n[external_metrics]\nmax_metrics = 5\n"
+    assert read(table, tmp_path).agent.external == ExternalConfig()
+    enabled = read(table + "enabled = true\n", tmp_path).agent.external
+    assert enabled == ExternalConfig(socket=UnixAddress("/var/run/rezolus/external.sock"), max_metrics=5)
+
+
+def test_their_socket_is_called_as_they_call_it() -> None:
+    text = "[general]\nlisten = 'unix:/run/x'\n[external_metrics]\nenabled = true\nsocket_path = '/run/x'\n"
+    assert problems(text) == ("external_metrics.socket_path: the address unix:/run/x is taken by agent.listen",)
+
+
 def test_what_is_not_done_here_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "kernel.btf").touch()
     assert read(AGENT, tmp_path).warnings == (
         "defaults.interval (and 1 more): without effect: there is one clock for all, and who asks gets a reading of now",
         "defaults.gpu_perf_level: without effect: GPUs are left as they are",
-        "external_metrics.enabled: metrics that other programs push are not taken",
         "samplers: not measured here: drivehealth, gpu_nvidia",
     )
 

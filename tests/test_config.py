@@ -16,6 +16,7 @@ from rezolus.config import (
     Config,
     ConfigError,
     ExporterConfig,
+    ExternalConfig,
     Form,
     HindsightConfig,
     LogConfig,
@@ -102,6 +103,58 @@ def test_the_shipped_file_shows_every_key(file: Path) -> None:
         "agent.probes",
         "agent.probes",
     ]
+
+
+SOCKET = 'the whole name of a socket file, such as "/run/rezolus/external.sock"'
+
+
+def test_a_table_for_what_is_pushed_has_a_socket_and_values_that_can_be(file: Path) -> None:
+    assert load_text(file, "").agent.external.socket is None
+    assert problems(file, 'agent.external.sockt = "/run/x"') == (
+        "agent.external.sockt: unknown key; did you mean `socket`?",
+        f"agent.external.socket: missing; expected {SOCKET}",
+    )
+    text = 'agent.external = { socket = "x", protocol = "json", max_metrics = 0, mode = "8", ttl = "0s", group = "" }'
+    assert problems(file, text) == (
+        f'agent.external.socket: expected {SOCKET}, found "x"',
+        'agent.external.protocol: expected one of "auto", "binary", "line", found "json"',
+        'agent.external.ttl: expected a duration of at least 1ns, such as "100ms", "1s" or "1h30m", found "0s"',
+        "agent.external.max_metrics: expected a whole number from 1 to 2147483647, found 0",
+        'agent.external.group: expected the name of a group, found ""',
+        'agent.external.mode: expected permissions such as 0o660 or "660", found "8"',
+    )
+
+
+def test_what_is_pushed_is_configured_as_written(file: Path) -> None:
+    external = load_text(
+        file,
+        """
+        [agent.external]
+        socket = "/run/x.sock"
+        protocol = "line"
+        ttl = "1m30s"
+        max_connections = 1
+        max_metrics = 2
+        max_metrics_per_connection = 3
+        group = "g"
+        mode = "600"
+        """,
+    ).agent.external
+    assert external == ExternalConfig(
+        socket=UnixAddress("/run/x.sock"),
+        protocol="line",
+        ttl=90 * SECOND,
+        max_connections=1,
+        max_metrics=2,
+        max_metrics_per_connection=3,
+        group="g",
+        mode=0o600,
+    )
+
+
+def load_text(file: Path, text: str) -> Config:
+    file.write_text(text)
+    return load(file)
 
 
 def test_every_value_arrives_typed(file: Path) -> None:
@@ -223,6 +276,10 @@ def test_all_problems_are_reported_at_once_with_path_and_nearest_key(file: Path)
         (
             'sinks.a = { type = "exporter", listen = "127.0.0.1:4241" }',
             "sinks.a.listen: the address 127.0.0.1:4241 is taken by agent.listen",
+        ),
+        (
+            'agent.listen = "unix:/run/x"\nagent.external.socket = "/run/x"',
+            "agent.external.socket: the address unix:/run/x is taken by agent.listen",
         ),
         (
             'sinks.a.type = "recorder"\nsinks.b.type = "recorder"',

@@ -49,6 +49,13 @@ def test_sockets_are_made_by_the_agent_and_by_sinks() -> None:
     assert outputs_of(with_sinks(elsewhere)).sockets == sockets[1:]
 
 
+def test_a_socket_for_what_is_pushed_is_made_where_something_is_measured() -> None:
+    text = '[agent.external]\nsocket = "/run/r/push.sock"\n'
+    assert outputs_of(with_sinks(text)).sockets == (Path("/run/r/push.sock"),)
+    elsewhere = f'enabled = false\n{text}[sinks.prom]\ntype = "exporter"\nsource = "http://n1:4241"\n'
+    assert outputs_of(with_sinks(elsewhere)).sockets == ()
+
+
 def test_what_two_sinks_cannot_share() -> None:
     def shared(one: SinkConfig, other: SinkConfig) -> set[str]:
         return set(needs_of(one) & needs_of(other))

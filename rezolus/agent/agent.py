@@ -22,6 +22,7 @@ from rezolus import __version__
 from rezolus.agent.cgroups import CgroupNames, find_hierarchy
 from rezolus.agent.clock import NS, ClockStatistics, SamplingClock
 from rezolus.agent.costs import CostMeter
+from rezolus.agent.external.store import Store
 from rezolus.agent.handover import Handover, problem_lines
 from rezolus.agent.helper import Helper, LoadError
 from rezolus.agent.reload import Reloaded, done, failed, texts
@@ -98,6 +99,8 @@ class Agent:
         self._clock = SamplingClock(1.0)
         self._wanted: Wanted = everything
         self._names = CgroupNames(_hierarchy(options.root))
+        self.pushed = Store()
+        """What other programs push; whoever opens it lets them."""
         self._started = time.monotonic()
         self._running: Running | None = None
         self._latest: Reading | None = None
@@ -249,6 +252,7 @@ class Agent:
                     running.adjust(self._wanted, self._catalog())
                 running.turn()
                 self._running, self.load_error = running, None
+                self._reserve(offer.handover)
                 if not await offer.settle():
                     await trio.sleep(LAST_RUN_S)
                 running.sampling.settle()
@@ -271,6 +275,7 @@ class Agent:
             self.loading = False
         try:
             self._running = self._start(handover, fds)
+            self._reserve(handover)
         except (OSError, ValueError) as error:
             self.load_error = f"what the loader handed over cannot be used: {error}"
             log.error("%s", self.load_error)  # noqa: TRY400
@@ -304,11 +309,16 @@ class Agent:
                 root=self._options.root,
                 before=before,
                 catalog=self._catalog(),
+                pushed=self.pushed,
             )
         except (OSError, ValueError):
             for fd in fds.values():
                 os.close(fd)
             raise
+
+    def _reserve(self, handover: Handover) -> None:
+        """Nobody pushes what is measured here."""
+        self.pushed.reserve(metric.name for metric in handover.schema.metrics)
 
     def _catalog(self) -> Catalog | None:
         return None if self._latest is None else self._latest.catalog

@@ -14,6 +14,7 @@ from rezolus.agent import supervisor
 from rezolus.agent.privileges import (
     drop_privileges,
     find_account,
+    find_group,
     forbid_new_privileges,
     raise_file_limit,
 )
@@ -102,8 +103,12 @@ def start_helper(children: supervisor.Children) -> socket.socket:
     return control
 
 
-def give_up_privileges(user: str, outputs: Outputs | None = None, *, measuring: bool = True) -> list[str]:
+def give_up_privileges(
+    user: str, outputs: Outputs | None = None, *, group: str = "", measuring: bool = True
+) -> list[str]:
     """Become `user` for good and return what is worth a warning; what they cannot make themselves is prepared for them.
+
+    `group`: one more to be in, to which the user can then give a file.
 
     To be called when everything is imported (the user may not be able to read our modules) and before a socket is
     opened. Raises PrivilegeError. Who is not root stays who they are.
@@ -119,7 +124,7 @@ def give_up_privileges(user: str, outputs: Outputs | None = None, *, measuring: 
         from rezolus.agent.belongings import prepare_outputs
 
         prepare_outputs(outputs, account)
-    drop_privileges(account)
+    drop_privileges(account, (find_group(group),) if group else ())
     return [] if missing is None else [missing]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import grp
 import os
 import pwd
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +58,21 @@ def find_account(name: str, fallback: str = "nobody") -> tuple[Account, str | No
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid), warning
 
 
-def drop_privileges(account: Account) -> None:
-    """Become `account` for good: no other groups, no capabilities (bounding set included), no way to get any.
+def find_group(name: str) -> int:
+    """The group called `name`, to which a socket file is given; PrivilegeError when it is root's or does not exist."""
+    try:
+        found = grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise PrivilegeError(
+            f"agent.external.group: there is no group {name!r}; create it with: groupadd --system {name}"
+        ) from None
+    if found == 0:
+        raise PrivilegeError("agent.external.group: must not be root's, of which the agent keeps nothing")
+    return found
+
+
+def drop_privileges(account: Account, groups: Sequence[int] = ()) -> None:
+    """Become `account` for good: no groups but these, no capabilities (bounding set included), no way to get any.
 
     To be called by root in a process with one thread; raises PrivilegeError when anything is left over.
     """
@@ -68,7 +83,7 @@ def drop_privileges(account: Account) -> None:
             _prctl(_PR_CAPBSET_DROP, capability)
             capability += 1
         _prctl(_PR_SET_KEEPCAPS, 0)
-        os.setgroups([])
+        os.setgroups(groups)
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
         clear_capabilities()

@@ -106,6 +106,25 @@ class ReadingStatus(msgspec.Struct, frozen=True, kw_only=True):
     histograms: int
 
 
+class ExternalStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Metrics that other programs push."""
+
+    socket: str
+    listening: bool
+    connections: int = 0
+    """Now."""
+    series: int = 0
+    """Now."""
+    updates: int = 0
+    """Values that were taken."""
+    rejected: dict[str, int] = {}
+    """Values that were not, by reason; reasons that never occurred are left out."""
+    refused: dict[str, int] = {}
+    """Connections that were closed, by reason."""
+    problem: str = ""
+    """What was wrong with the last one that was closed for what it sent."""
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The agent as a whole."""
 
@@ -132,3 +151,5 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Of no sampler in particular."""
     sources: tuple[SourceStatus, ...] = ()
     load_seconds: dict[str, float] = {}
+    external: ExternalStatus | None = None
+    """None where nothing is taken from other programs."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from rezolus.agent.bases import Base, base_of
 from rezolus.agent.cgroups import CgroupNames
 from rezolus.agent.costs import CostMeter
+from rezolus.agent.external.store import Store
 from rezolus.agent.handover import Handover, Problem
 from rezolus.agent.memory import map_memory
 from rezolus.agent.sampling import Memory, Sampling, Wanted
@@ -62,11 +63,12 @@ class Running:
         root: str = "/",
         before: Running | None = None,
         catalog: Catalog | None = None,
+        pushed: Store | None = None,
     ) -> Running:
         """Map the memory, open the files. ValueError or OSError when what came does not fit together.
 
         `before` is what this set is to replace: it goes on with its values, and `catalog`, that of the last reading, when
-        the series are the same.
+        the series are the same. `pushed` is not of a set of programs and outlives it.
         """
         by_kind = _by_kind(fds)
         perf = {_perf_key(name): fd for name, fd in by_kind.get("perf", {}).items()}
@@ -86,7 +88,9 @@ class Running:
         ]
 
         def sampled(wanted: Wanted, catalog: Catalog | None) -> Sampling:
-            return Sampling(handover.schema, memory, sources, names, wanted=wanted, own=mine, before=catalog)
+            return Sampling(
+                handover.schema, memory, sources, names, wanted=wanted, own=mine, before=catalog, pushed=pushed
+            )
 
         problems = list(handover.problems)
         sampling = sampled(wanted, catalog)

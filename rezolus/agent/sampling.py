@@ -27,6 +27,8 @@ from dsl.schema import (
 from rezolus.agent.bases import Base
 from rezolus.agent.cgroups import CgroupNames
 from rezolus.agent.expressions import SourcePart
+from rezolus.agent.external.part import PushedPart
+from rezolus.agent.external.store import Store
 from rezolus.agent.parts import DiscardsPart, Part, RowsPart, SummedPart, discards_part
 from rezolus.agent.rows import CgroupRows, FixedRows, KeyRows, RowSet
 from rezolus.agent.selfmetrics import DISCARDS, SelfMetric, SelfPart, counter
@@ -95,6 +97,7 @@ class Sampling:
         own: Sequence[SelfMetric] = (),
         clocks: Clocks | None = None,
         before: Catalog | None = None,
+        pushed: Store | None = None,
     ) -> None:
         """`before` is the catalog of readings so far: the same object goes on when the series are the same."""
         self._sources = sources
@@ -113,6 +116,8 @@ class Sampling:
             chosen = [s for s in own if s.series.kind == kind and wanted(s.series.name)]
             if chosen:
                 parts.append(SelfPart(chosen))
+            if pushed is not None:
+                parts.append(PushedPart(pushed, kind, wanted))
         self._parts = {kind: [p for p in parts if p.kind == kind] for kind in KINDS}
         self._all = parts
         self._readings = self._catalogs = self._last_duration = 0

@@ -57,6 +57,7 @@ def agent_status(agent: Agent, *, ttl_seconds: int = 0) -> AgentStatus:
         problems=() if handover is None else tuple(p for p in handover.problems if not p.sampler),
         sources=tuple(SourceStatus(source=p.source, path=p.path, message=p.message) for p in now.sources),
         load_seconds={} if handover is None else handover.seconds,
+        external=agent.pushed.status(),
     )
 
 

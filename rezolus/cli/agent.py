@@ -84,7 +84,8 @@ def _run(control: socket.socket | None, path: Path, form: Form) -> None:
     _import_the_rest(config)
     host = _Host(config, form, control)
     warnings = scheduler.apply(config.scheduler)
-    warnings += give_up_privileges(config.agent.user, outputs_of(config), measuring=control is not None)
+    group = config.agent.external.group if control is not None else ""
+    warnings += give_up_privileges(config.agent.user, outputs_of(config), group=group, measuring=control is not None)
     for warning in (*config.warnings, *warnings):
         log.logger.warning("%s", warning)
     trio.run(host.run)
@@ -141,7 +142,8 @@ class _Host:
             nursery.cancel_scope.cancel()
 
     def _services(self, config: Config) -> Mapping[str, Service]:
-        """The agent's pages, which go on when a reload changes nothing of theirs."""
+        """The agent's pages and where others push; they go on when a reload changes nothing of theirs."""
+        from rezolus.agent.external.server import serve_pushes
         from rezolus.agent.server import make_app
         from rezolus.agent.snapshots import Snapshots
         from rezolus.agent.status import agent_status
@@ -174,8 +176,14 @@ class _Host:
         async def pages(*, task_status: trio.TaskStatus[object]) -> None:
             await serve(app, own.listen, hosts=own.hosts, token=token(), task_status=task_status)
 
+        async def pushed(*, task_status: trio.TaskStatus[None]) -> None:
+            await serve_pushes(agent.pushed, own.external, task_status=task_status)
+
         key = (own.listen, own.hosts, own.token_file, own.ttl, own.metrics, own.snapshot_format)
-        return {"agent": Service(key, pages, token, own.listen)}
+        services = {"agent": Service(key, pages, token, own.listen)}
+        if own.external.socket is not None:
+            services["external"] = Service(own.external, pushed)
+        return services
 
 
 async def _finish(helper: Helper, arguments: list[str]) -> Finished:

@@ -66,10 +66,12 @@ def _check_definitions(config: Config) -> bool:
 
 def _about_user(config: Config) -> tuple[list[str], list[str]]:
     """Problems and warnings about the user of this host who the daemon becomes when root starts it."""
-    from rezolus.agent.privileges import PrivilegeError, find_account
+    from rezolus.agent.privileges import PrivilegeError, find_account, find_group
 
     try:
         _, warning = find_account(config.agent.user)
+        if config.agent.enabled and config.agent.external.group:
+            find_group(config.agent.external.group)
     except PrivilegeError as error:
         return [str(error)], []
     return [], [] if warning is None else [warning]
@@ -107,6 +109,8 @@ def _lines(config: Config) -> Iterator[str]:
         shipped = all(file.parent == SHIPPED_PROBES for file in config.probes)
         probes = f"{len(config.probes)} {'shipped ' if shipped else ''}files of definitions"
         yield f"agent at {_url(agent.listen)}, every {format_duration(agent.interval)}, {probes}, as user {agent.user}"
+        if agent.external.socket is not None:
+            yield f"metrics of other programs at {agent.external.socket}, for {format_duration(agent.external.ttl)}"
         off = [name for name, sampler in config.samplers.items() if not sampler.enabled]
         if not config.defaults.enabled:
             on = [name for name, sampler in config.samplers.items() if sampler.enabled]

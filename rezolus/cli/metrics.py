@@ -59,6 +59,7 @@ def _own() -> SamplerDescription:
     from dsl import MetricDescription, SamplerDescription
     from dsl.schema import Kind, Label
     from rezolus.agent import agent, running, selfmetrics
+    from rezolus.agent.external import store
 
     own: tuple[tuple[Kind, tuple[str, str, str], tuple[str, ...]], ...] = (
         ("counter", selfmetrics.RUN_COUNT, ("sampler",)),
@@ -69,6 +70,11 @@ def _own() -> SamplerDescription:
         ("gauge", agent.DURATION, ()),
         ("counter", running.SOURCE_ERRORS, ()),
         ("gauge", running.MAP_MEMORY, ()),
+        ("counter", store.UPDATES, ()),
+        ("counter", store.REJECTED, ("reason",)),
+        ("counter", store.REFUSED, ("reason",)),
+        ("gauge", store.SERIES, ()),
+        ("gauge", store.CONNECTIONS, ()),
     )
     metrics = tuple(
         MetricDescription(name, kind, unit, text, tuple(Label(label, ()) for label in labels), (), ("the agent",), 0)

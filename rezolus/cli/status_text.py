@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rezolus.agent.handover import Problem
-from rezolus.agent.report import AgentStatus, SamplerStatus
+from rezolus.agent.report import AgentStatus, ExternalStatus, SamplerStatus
 from rezolus.remote.status import RemoteStatus
 from rezolus.status import DaemonStatus, ReloadStatus, SinkStatus
 
@@ -49,6 +49,8 @@ def show(status: DaemonStatus, console: Console) -> None:
         console.print(_sampler_table(status.samplers))
     for line in _sampler_lines(status):
         console.print(line, soft_wrap=True)
+    if status.external is not None:
+        _print_lines(console, _external_lines(status.external))
     if status.sinks:
         console.print()
         console.print(_sink_table(status.sinks))
@@ -158,6 +160,19 @@ def _reload_lines(reload: ReloadStatus) -> Iterable[tuple[str, str]]:
     yield f"last reload {when}: {went}{changed}", "" if reload.ok else "red"
     yield from ((problem, "red") for problem in reload.problems)
     yield from ((note, "yellow") for note in reload.notes)
+
+
+def _external_lines(external: ExternalStatus) -> Iterable[tuple[str, str]]:
+    """What other programs push, and what was wrong with it."""
+    if external.listening:
+        counts = f"{external.series} series, {external.updates} values from {external.connections} connections"
+        yield f"external: {counts} at {external.socket}", ""
+    else:
+        yield f"external: not listening at {external.socket}", "red"
+    yield from ((f"external: rejected {count} ({reason})", "yellow") for reason, count in external.rejected.items())
+    for reason, count in external.refused.items():
+        last = f"; the last: {external.problem}" if reason == "malformed" else ""
+        yield f"external: closed {count} connections ({reason}){last}", "yellow"
 
 
 def _sampler_lines(status: AgentStatus) -> Iterable[Text]:

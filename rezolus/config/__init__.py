@@ -10,6 +10,7 @@ from rezolus.config.structures import AgentConfig as AgentConfig
 from rezolus.config.structures import Config as Config
 from rezolus.config.structures import ConfigError as ConfigError
 from rezolus.config.structures import ExporterConfig as ExporterConfig
+from rezolus.config.structures import ExternalConfig as ExternalConfig
 from rezolus.config.structures import Form as Form
 from rezolus.config.structures import HindsightConfig as HindsightConfig
 from rezolus.config.structures import LogConfig as LogConfig

@@ -64,6 +64,8 @@ def _addresses(config: Config) -> Iterator[tuple[str, Listen]]:
     """Who listens where."""
     if config.agent.enabled:
         yield "agent.listen", config.agent.listen
+        if config.agent.external.socket is not None:
+            yield "agent.external.socket", config.agent.external.socket
     for name, sink in config.sinks.items():
         if not isinstance(sink, RecorderConfig) and sink.listen is not None:
             yield f"sinks.{name}.listen", sink.listen

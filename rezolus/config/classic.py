@@ -13,12 +13,21 @@ from typing import Any, Literal
 
 import msgspec
 
-from rezolus.config.classic_keys import FILES, AgentFile, ExporterFile, File, HindsightFile, SamplerTable
+from rezolus.config.classic_keys import (
+    FILES,
+    AgentFile,
+    ExporterFile,
+    ExternalMetrics,
+    File,
+    HindsightFile,
+    SamplerTable,
+)
 from rezolus.config.sources import Sources
 from rezolus.config.structures import (
     AgentConfig,
     Config,
     ExporterConfig,
+    ExternalConfig,
     Form,
     HindsightConfig,
     Listen,
@@ -70,8 +79,6 @@ def read(document: Mapping[str, Any], path: Path, form: Form | None, reader: Tab
     match found:
         case AgentFile():
             config = _agent(found, document, reader)
-            if found.external_metrics.enabled:
-                notes.append("external_metrics.enabled: metrics that other programs push are not taken")
         case ExporterFile():
             config = _exporter(found)
         case HindsightFile():
@@ -97,6 +104,7 @@ def _agent(file: AgentFile, document: Mapping[str, Any], reader: TableReader) ->
             ttl=general.ttl,
             btf_path=general.btf_path,
             snapshot_format=general.snapshot_format,
+            external=_external(file.external_metrics),
         ),
         defaults=SamplerConfig(enabled=default),
         samplers={
@@ -106,6 +114,22 @@ def _agent(file: AgentFile, document: Mapping[str, Any], reader: TableReader) ->
         scheduler=SchedulerConfig(
             policy=file.scheduler.policy, priority=file.scheduler.priority, niceness=file.scheduler.niceness
         ),
+    )
+
+
+def _external(table: ExternalMetrics) -> ExternalConfig:
+    """Their table; one that is not enabled is none."""
+    if not table.enabled:
+        return ExternalConfig()
+    return ExternalConfig(
+        socket=table.socket_path,
+        protocol=table.protocol,
+        ttl=table.metric_ttl,
+        max_connections=table.max_connections,
+        max_metrics=table.max_metrics,
+        max_metrics_per_connection=table.max_metrics_per_connection,
+        group=table.socket_group,
+        mode=table.socket_mode,
     )
 
 
@@ -190,7 +214,8 @@ def without_unknown_samplers(config: Config, notes: list[str]) -> Config:
 
 def in_their_words(problems: Iterable[str]) -> tuple[str, ...]:
     """Problems with the paths that their files have: what ours divides among agent and sinks is `[general]` there."""
-    return tuple(re.sub(r"^(agent|sinks\.\w+)\.", "general.", problem) for problem in problems)
+    said = (re.sub(r"^agent\.external\.socket\b", "external_metrics.socket_path", problem) for problem in problems)
+    return tuple(re.sub(r"^(agent|sinks\.\w+)\.", "general.", problem) for problem in said)
 
 
 def _form_of(document: Mapping[str, Any], path: Path) -> Form:

@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rezolus.config.structures import Form, Listen
+from rezolus.config.structures import COUNT, Form, Listen, Protocol
 from rezolus.tables import (
     ADDRESS,
     FILE,
+    SOCKET,
     SWITCH,
     Rule,
     host_and_port,
@@ -21,13 +22,13 @@ from rezolus.tables import (
     one_of,
     text,
 )
-from rezolus.units import Address, parse_duration
+from rezolus.units import Address, UnixAddress, parse_duration
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - their default, of which a warning tells
 TIME = human_duration("1ns")
 INTERVAL = human_duration("1ms")
 SOURCE = Rule('HOST:PORT or an address such as "http://host:4241"', host_and_port)
-COUNT = integer(0, 2**63 - 1)
+ROWS = integer(0, 2**63 - 1)
 LEVEL = one_of("error", "warn", "info", "debug", "trace")
 GPU_LEVELS = ("auto", "low", "high", "manual", "stable_std", "stable_peak", "stable_min_mclk", "stable_min_sclk")
 
@@ -60,8 +61,8 @@ class ExternalMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """`[external_metrics]`."""
 
     enabled: Annotated[bool, SWITCH] = False
-    socket_path: Annotated[Path, FILE] = Path("/var/run/rezolus/external.sock")
-    protocol: Annotated[str, one_of("auto", "binary", "line")] = "auto"
+    socket_path: Annotated[UnixAddress, SOCKET] = UnixAddress("/var/run/rezolus/external.sock")
+    protocol: Annotated[Protocol, one_of("auto", "binary", "line")] = "auto"
     metric_ttl: Annotated[int, TIME] = parse_duration("60s")
     max_connections: Annotated[int, COUNT] = 1000
     max_metrics: Annotated[int, COUNT] = 100_000
@@ -120,7 +121,7 @@ class HindsightGeneral(msgspec.Struct, frozen=True, kw_only=True):
     source: Annotated[str, SOURCE] = "http://127.0.0.1:4241"
     output: Annotated[Path, FILE] = Path("/tmp/rezolus.parquet")  # noqa: S108 - their default
     listen: Annotated[Listen | None, ADDRESS] = None
-    segment_rows: Annotated[int, COUNT] = 900
+    segment_rows: Annotated[int, ROWS] = 900
 
 
 class HindsightFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ from rezolus.config.structures import (
     SinkConfig,
     SourceConfig,
 )
-from rezolus.tables import TableReader, nearest, show
+from rezolus.tables import SOCKET, TableReader, nearest, show
 from rezolus.units import Address, address_url
 
 TABLES = ("agent", "defaults", "samplers", "log", "scheduler", "sources", "sinks")
@@ -89,7 +89,7 @@ def interpret(document: Mapping[str, Any], path: Path, form: Form | None = "agen
 def _read(document: Mapping[str, Any], path: Path, form: Form, reader: TableReader) -> Config:
     """Our own form."""
     reader.known_keys(document, "", TABLES)
-    agent = reader.table(document.get("agent", {}), "agent", AgentConfig)
+    agent = _read_agent(document.get("agent", {}), reader)
     sources = _read_sources(document.get("sources", {}), path.parent, reader)
     sinks = _read_sinks(document.get("sinks", {}), path.parent, reader)
     routes = Sources(sources, "" if form == "agent" else _address_of(agent, form, sinks.values(), reader))
@@ -118,6 +118,14 @@ def _read(document: Mapping[str, Any], path: Path, form: Form, reader: TableRead
         probes=(),
         warnings=routes.unused(),
     )
+
+
+def _read_agent(value: object, reader: TableReader) -> AgentConfig:
+    agent = reader.table(value, "agent", AgentConfig)
+    external = value.get("external") if isinstance(value, dict) else None
+    if isinstance(external, dict) and "socket" not in external:
+        reader.report("agent.external.socket", f"missing; expected {SOCKET.expected}")
+    return agent
 
 
 def _address_of(agent: AgentConfig, form: Form, sinks: Iterable[SinkConfig], reader: TableReader) -> str:

@@ -15,12 +15,14 @@ from rezolus.tables import (
     ADDRESS,
     FILE,
     SIZE,
+    SOCKET,
     SWITCH,
     WORDS,
     Rule,
     duration,
     http_url,
     integer,
+    mode,
     nearest,
     one_of,
     one_or_more,
@@ -36,6 +38,8 @@ HTTP_URL = Rule('an address such as "http://host:4241"', http_url)
 DURATION = duration("1ns")
 INTERVAL = duration("1ms")
 GLOBS = texts('a list of metric names or patterns, such as ["cpu_*", "syscall"]')
+COUNT = integer(1, 2**31 - 1)
+MODE = mode()
 HOSTS = texts('a list of host names, such as ["node1.example.org"]')
 SOURCES = one_or_more("the name of a source, an http:// address, or a list of them")
 PROBES = texts('a list of .rzl files or patterns, such as ["../probes/*.rzl"]')
@@ -50,6 +54,7 @@ Form = Literal["agent", "exporter", "hindsight"]
 """The subcommand that a file is for: which sinks run, and which of Rezolus' files it may be."""
 
 Listen = Address | UnixAddress
+Protocol = Literal["auto", "binary", "line"]
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +68,26 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         if any(fnmatchcase(name, pattern) for pattern in self.exclude):
             return False
         return any(fnmatchcase(name, pattern) for pattern in self.include)
+
+
+class ExternalConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Metrics that other programs on this host push."""
+
+    socket: Annotated[UnixAddress | None, SOCKET] = None
+    """Where they push; None: nothing is taken."""
+    protocol: Annotated[Protocol, one_of("auto", "binary", "line")] = "auto"
+    """`auto`: what a connection begins with."""
+    ttl: Annotated[int, DURATION] = parse_duration("60s")
+    """A series that is not pushed for so long is gone."""
+    max_connections: Annotated[int, COUNT] = 1000
+    max_metrics: Annotated[int, COUNT] = 100_000
+    """Series at one time."""
+    max_metrics_per_connection: Annotated[int, COUNT] = 10_000
+    """Series that one connection brings."""
+    group: Annotated[str, text("the name of a group")] = ""
+    """Of the socket file; empty: that of `agent.user`."""
+    mode: Annotated[int, MODE] = 0o660
+    """Of the socket file."""
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +117,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How old a reading may be that answers a request."""
     stats: Annotated[Literal["sample", "off", "hold"], one_of("sample", "off", "hold")] = "sample"
     """When the kernel times our programs: now and then, never, always."""
+    external: ExternalConfig = ExternalConfig()
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):

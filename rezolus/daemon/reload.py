@@ -97,6 +97,11 @@ def unchangeable(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
         if before != now:
             notes.append(f"agent.{key}: takes effect at the next start")
             agent = msgspec.structs.replace(agent, **{key: before})
+    if old.agent.external.group != agent.external.group:
+        # Only root can join a group.
+        notes.append("agent.external.group: takes effect at the next start")
+        external = msgspec.structs.replace(agent.external, group=old.agent.external.group)
+        agent = msgspec.structs.replace(agent, external=external)
     if old.scheduler != new.scheduler:
         notes.append("scheduler: takes effect at the next start")
     return msgspec.structs.replace(new, agent=agent, scheduler=old.scheduler), tuple(notes)
