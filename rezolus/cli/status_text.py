@@ -27,13 +27,15 @@ _SINK_STATES = {
 
 
 def is_bad(status: DaemonStatus) -> bool:
-    """Whether something does not work that should: definitions, a sampler, a sink, the root helper.
+    """Whether something does not work that should: definitions, a sampler, a sink, a socket, the root helper.
 
     Sources elsewhere come and go.
     """
     samplers = any(sampler.health in _BAD for sampler in status.samplers)
     sinks = any(sink.failure for sink in status.sinks)
-    return samplers or sinks or _has_lost_its_helper(status) or bool(status.error or status.problems)
+    deaf = status.external is not None and not status.external.listening
+    problems = bool(status.error or status.problems)
+    return samplers or sinks or deaf or problems or _has_lost_its_helper(status)
 
 
 def _has_lost_its_helper(status: AgentStatus) -> bool:

@@ -163,7 +163,7 @@ class Ensemble:
         soon_free = frozenset[str]().union(*(needs_of(outlet.config) for outlet in self._leaving))
         stubborn = self.services.refusals(services, soon_free)
         refused += [f"{name}: {error}; it goes on as it was" for name, error in stubborn.items()]
-        pages = (f"pages of the {name}" for name in self.services.differing(services) if name not in stubborn)
+        pages = (f"service {name}" for name in self.services.differing(services) if name not in stubborn)
         return Changes((*names, *(f"source {name}" for name in sorted(sources)), *pages), (*refused, *self._waiting))
 
     def _without_broken(self, config: Config) -> tuple[Config, list[str]]:

@@ -94,6 +94,17 @@ def test_who_the_daemon_becomes_is_told_as_at_the_start(tmp_path: Path) -> None:
     assert done.stderr == f"error: {root}: agent.user: must not be root, the agent listens on the network\n"
 
 
+def test_where_others_push_is_told_and_a_group_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right.toml", tmp_path / "wrong.toml"
+    text = 'sinks.a.type = "exporter"\n[agent.external]\nsocket = "/run/x.sock"\n'
+    right.write_text(text)
+    wrong.write_text(text + 'group = "no-such-group"\n')
+    done = check(right, wrong)
+    assert done.returncode == 1
+    assert "  metrics of other programs at unix:/run/x.sock, for 1m" in told(done)
+    assert "agent.external.group: there is no group 'no-such-group'; create it with: groupadd" in done.stderr
+
+
 @pytest.mark.parametrize("content", ["", "two words", None])
 def test_a_token_that_cannot_be_used_is_a_mistake(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "rezolus.toml"

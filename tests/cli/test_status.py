@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from rezolus.agent.report import EventStatus, SamplerStatus
+from rezolus.agent.report import EventStatus, ExternalStatus, SamplerStatus
 from rezolus.cli import status, status_text
 from rezolus.errors import UserError
 from rezolus.remote.status import RemoteStatus
@@ -89,6 +89,25 @@ def test_sinks_and_sources_have_tables() -> None:
     assert re.search(r"prom +exporter +running +1 s +7 +2 +local, far", text)
     assert re.search(r"far +up +5 +9 .*http://far:4241", text)
     assert not status_text.is_bad(found)
+
+
+def test_what_other_programs_push_has_a_line_and_one_for_each_reason_against_it() -> None:
+    external = ExternalStatus(socket="unix:/x", listening=True, connections=2, series=3, updates=44)
+    text = shown(of_daemon(external=external))
+    assert text.splitlines()[1:] == ["external: 3 series, 44 values from 2 connections at unix:/x"]
+    refused = replace(external, rejected={"kind": 5}, refused={"connections": 6, "malformed": 7}, problem="[/b] line 1")
+    assert shown(of_daemon(external=refused)).splitlines()[2:] == [
+        "external: rejected 5 (kind)",
+        "external: closed 6 connections (connections)",
+        "external: closed 7 connections (malformed); the last: [/b] line 1",
+    ]
+    assert not status_text.is_bad(of_daemon(external=refused))
+
+
+def test_a_socket_that_is_not_listened_on_is_bad() -> None:
+    found = of_daemon(external=ExternalStatus(socket="unix:/x", listening=False))
+    assert "external: not listening at unix:/x" in shown(found)
+    assert status_text.is_bad(found)
 
 
 def test_a_sink_that_runs_and_cannot_write_says_so() -> None:
