@@ -373,6 +373,14 @@ def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
     with pytest.raises(ConfigError, match="is not UTF-8 text: byte 5 is 0xe9"):
         load(tmp_path / "latin.toml")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 20_000)
+    with pytest.raises(ConfigError, match=r"deep\.toml: is nested too deeply"):
+        load(tmp_path / "deep.toml")
+
+
+def test_the_mark_at_the_beginning_of_a_text_is_none_of_it(tmp_path: Path) -> None:
+    (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf[agent]\ninterval = '3s'\n")
+    assert load(tmp_path / "bom.toml").agent.interval == 3_000_000_000
 
 
 def test_the_report_of_several_problems_has_one_line_each(file: Path) -> None:

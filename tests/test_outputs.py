@@ -62,7 +62,8 @@ def test_what_two_sinks_cannot_share() -> None:
 
     exporter = ExporterConfig(listen=Address("127.0.0.1", 4242))
     back = HindsightConfig(listen=Address("127.0.0.1", 4242), path=Path("/h/out.parquet"))
-    assert shared(exporter, back) == {"address 127.0.0.1:4242"}
+    assert shared(exporter, back) == {"port 4242"}
+    assert shared(exporter, ExporterConfig(listen=Address("0.0.0.0", 4242))) == {"port 4242"}
     assert shared(back, HindsightConfig(path=Path("/h/out.parquet"))) == {
         "file /h/out.parquet",
         "folder /h/out.parquet.buffer",

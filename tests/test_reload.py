@@ -15,7 +15,7 @@ import pytest
 import trio
 from quart_trio import QuartTrio
 
-from rezolus.config import LOCAL, Config, SourceConfig
+from rezolus.config import AGENT_IS_SETTLED, LOCAL, Config, SourceConfig
 from rezolus.daemon import Daemon, Service, Timing, reread_file
 from rezolus.daemon.control import control_pages
 from rezolus.errors import UserError
@@ -214,6 +214,30 @@ async def test_a_new_sink_that_cannot_start_is_told_and_the_rest_is_new(tmp_path
             assert (last.ok, last.problems, last.notes) == (True, (), (f"{result.problems[0]}; it runs now",))
 
 
+async def test_a_sink_is_not_moved_to_an_address_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with running(tmp_path, AGENT + exporter("prom", 0)) as bench:
+            sink, listen = bench.daemon.ensemble.outlets["prom"].sink, bench.listen("prom")
+            result = await bench.reload(AGENT + exporter("prom", port))
+            problem = f"sinks.prom: cannot listen on 127.0.0.1:{port}: address already in use; it goes on as it was"
+            assert (result.problems, result.changed) == ((problem,), ())
+            assert bench.daemon.ensemble.outlets["prom"].sink is sink
+            async with httpx.AsyncClient(trust_env=False) as client:
+                assert (await client.get(f"http://{listen}/metrics")).status_code == 200
+            taken.close()
+            assert (await bench.reload(AGENT + exporter("prom", port))).changed == ("prom",)
+
+
+async def test_a_sink_keeps_its_port_when_it_listens_for_all_hosts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with running(tmp_path, AGENT + exporter("prom", port)) as bench:
+        result = await bench.reload(AGENT + exporter("prom", port).replace("127.0.0.1", "0.0.0.0"))
+        assert (result.problems, result.changed) == ((), ("prom",))
+        assert bench.listen("prom") == f"0.0.0.0:{port}"
+
+
 def hindsight(folder: Path, more: str) -> str:
     text = f'[sinks.back]\ntype = "hindsight"\npath = "{folder}/back.parquet"\nlisten = "127.0.0.1:0"\n'
     return f"{text}{more}\n"
@@ -361,6 +385,31 @@ async def test_what_needs_a_start_is_said_and_left(tmp_path: Path) -> None:
         )
 
 
+async def test_an_agent_that_would_go_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    text = AGENT + exporter("prom", 0)
+    async with running(tmp_path, text) as bench:
+        sink = bench.daemon.ensemble.outlets["prom"].sink
+        other = source("far", 1) + exporter("prom", 0, 'source = "far"')
+        result = await bench.reload(AGENT + "enabled = false\n" + other)
+        assert (result.problems, result.changed) == ((AGENT_IS_SETTLED,), ())
+        assert bench.daemon.ensemble.outlets["prom"].sink is sink
+
+
+async def test_an_agent_that_would_come_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    text = AGENT + "enabled = false\n" + source("far", 1) + exporter("prom", 0, 'source = "far"')
+    async with running(tmp_path, text) as bench:
+        result = await bench.reload(AGENT + exporter("prom", 0))
+        assert (result.problems, result.changed) == ((AGENT_IS_SETTLED,), ())
+        await bench.fed("prom")
+
+
+async def test_another_level_of_messages_is_part_of_the_answer(tmp_path: Path) -> None:
+    text = AGENT + exporter("prom", 0)
+    async with running(tmp_path, text) as bench:
+        assert (await bench.reload(text + '[log]\nlevel = "warning"\n')).changed == ("log.level",)
+        assert (await bench.reload(text)).changed == ("log.level",)
+
+
 async def test_warnings_about_what_is_new_are_part_of_the_answer(tmp_path: Path) -> None:
     async with running(tmp_path, AGENT + exporter("prom", 0)) as bench:
         text = AGENT + exporter("prom", 0).replace("127.0.0.1", "0.0.0.0")
@@ -426,6 +475,33 @@ async def test_pages_are_not_ended_for_some_that_could_not_be_served(tmp_path: P
         token.write_text("sesame")
         assert (await bench.reload(text)).ok
         await until(lambda: running_keys == [40_000_000])
+
+
+async def test_pages_are_not_moved_to_an_address_in_use(tmp_path: Path) -> None:
+    served: list[Address] = []
+
+    def services(config: Config) -> dict[str, Service]:
+        listen = config.agent.listen
+        assert isinstance(listen, Address)
+
+        async def pages(*, task_status: trio.TaskStatus[None]) -> None:
+            served.append(listen)
+            task_status.started()
+            await trio.sleep_forever()
+
+        return {"agent": Service(listen, pages, listen=listen)}
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with running(tmp_path, AGENT + exporter("prom", 0), services=services) as bench:
+            text = AGENT.replace("127.0.0.1:0", f"127.0.0.1:{port}") + exporter("prom", 0)
+            result = await bench.reload(text)
+            problem = f"agent: cannot listen on 127.0.0.1:{port}: address already in use; it goes on as it was"
+            assert (result.problems, result.changed) == ((problem,), ())
+            taken.close()
+            result = await bench.reload(text)
+            assert (result.problems, result.changed) == ((), ("service agent",))
+            await until(lambda: served == [Address("127.0.0.1", 0), Address("127.0.0.1", port)])
 
 
 async def test_pages_are_moved_and_the_answer_still_arrives(tmp_path: Path) -> None:

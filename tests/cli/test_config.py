@@ -120,10 +120,35 @@ def test_definitions_that_are_no_sampler_of_ours_are_told_with_the_nearest(tmp_p
     file = tmp_path / "rezolus.toml"
     file.write_text('samplers.cpu_usag.enabled = false\nsinks.a.type = "exporter"')
     done = check(file)
-    assert done.returncode == 0
-    assert done.stdout.splitlines()[-1] == (
-        "  warning: samplers.cpu_usag: no probe defines this sampler; did you mean `cpu_usage`?"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: {file}: samplers.cpu_usag: no probe defines this sampler; did you mean `cpu_usage`?\n"
     )
+
+
+def test_whatever_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "rezolus.toml"
+    (tmp_path / "mine.rzl").write_text("sampler mine {\n  metric wrong\n}\n")
+    file.write_text("""
+        [agent]
+        listen = "nowhere"
+        user = "root"
+        token_file = "none"
+        probes = ["mine.rzl"]
+        [sinks.a]
+        type = "exporter"
+        listn = "127.0.0.1:0"
+    """)
+    done = check(file)
+    assert done.returncode == 1
+    problems, definitions = done.stderr.split(f"{tmp_path}/mine.rzl:2", 1)
+    assert [line.split(": ")[0] for line in problems.splitlines()[1:]] == [
+        "  agent.listen",
+        "  sinks.a.listn",
+        "  agent.user",
+        "  agent.token_file",
+    ]
+    assert "error[" in definitions
 
 
 def test_the_definitions_that_a_file_names_are_checked_too(tmp_path: Path) -> None:
