@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -36,6 +37,8 @@ IDLE_S = 75
 """How long a connection may idle: longer than a usual scrape interval, so that a scraper keeps its connection."""
 MAX_CONNECTIONS = 1024
 """Beyond that the connection that has idled longest makes room, and without an idle one the newest is closed."""
+OTHERS, SERVERS = 256, 4
+"""Descriptors left for maps, programs, files and sockets elsewhere, and among how many servers the rest is divided."""
 
 
 async def serve(
@@ -44,13 +47,14 @@ async def serve(
     *,
     hosts: Iterable[str] = (),
     token: str | None = None,
-    max_connections: int = MAX_CONNECTIONS,
+    max_connections: int | None = None,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` at `address` until cancelled; then open requests get `GRACE_S` to end and are cut off.
 
     Started with the address really bound (port 0 takes any free one) once connections are accepted. `hosts`: names beside
-    loopback's and the address itself under which clients may ask. `token`: see `Guard`. Raises ListenError.
+    loopback's and the address itself under which clients may ask. `max_connections`: by default so many that descriptors are
+    left for everything else. `token`: see `Guard`. Raises ListenError.
     """
     listener = open_listener(address)
     with contextlib.ExitStack() as stack:
@@ -60,10 +64,16 @@ async def serve(
             stack.enter_context(removed_at_end(Path(address.path)))
         else:
             bound = Address(*listener.getsockname()[:2])
-        server = _Server(Guard(app, Names(bound, hosts), token), max_connections)
+        server = _Server(Guard(app, Names(bound, hosts), token), max_connections or most_connections())
         accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
         task_status.started(bound)
         await server.run(accepting)
+
+
+def most_connections() -> int:
+    """How many one of our servers may have at the same time, as far as descriptors go."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if limit < 0 else max(16, min(MAX_CONNECTIONS, (limit - OTHERS) // SERVERS))
 
 
 class _Connection:

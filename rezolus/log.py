@@ -7,6 +7,9 @@ import os
 import sys
 
 logger = logging.getLogger("rezolus")
+accepting = logging.getLogger("trio.serve_listeners")
+"""Trio's, which has a line and a traceback ten times a second while no descriptor is left for another connection."""
+EVERY_S = 60.0
 
 
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -27,13 +30,30 @@ class _JournalFormat(logging.Formatter):
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 
+class _NowAndThen(logging.Filter):
+    """Lets a message pass once a minute, without its traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = -EVERY_S
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.created - self._last < EVERY_S:
+            return False
+        self._last = record.created
+        record.exc_info = record.exc_text = None
+        return True
+
+
 def start(level: str) -> None:
     """Print messages of the program from this level on (`debug`, `info`, `warning`, `error`)."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JournalFormat() if _goes_to_journal() else _Format())
-    logger.handlers[:] = [handler]
+    accepting.filters[:] = [_NowAndThen()]
+    for one in (logger, accepting):
+        one.handlers[:] = [handler]
+        one.propagate = False
     logger.setLevel(level.upper())
-    logger.propagate = False
 
 
 def _goes_to_journal() -> bool:

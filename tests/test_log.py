@@ -26,3 +26,16 @@ def test_people_read_levels_as_words(tmp_path: Path) -> None:
 
 def test_the_journal_gets_priorities(tmp_path: Path) -> None:
     assert said(tmp_path / "log", stream=True) == "<6>fine\n<3>two\n<3>lines\n"
+
+
+ACCEPTING = (
+    "import logging; from rezolus import log; log.start('error'); trio = logging.getLogger('trio.serve_listeners')\n"
+    "for _ in range(3):\n"
+    "    try: raise OSError('no')\n"
+    "    except OSError: trio.error('accept returned %s', 'EMFILE', exc_info=True)"
+)
+
+
+def test_a_lack_of_descriptors_is_said_once_and_without_a_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", ACCEPTING], stderr=subprocess.PIPE, text=True, check=True)
+    assert done.stderr == "error: accept returned EMFILE\n"

@@ -7,6 +7,7 @@ import random
 import resource
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,13 @@ async def test_what_a_fuzzer_makes_of_requests_ends_nothing(tmp_path: Path, capl
                         pass
         assert await get(address) == 200
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(("limit", "most"), [(300, 16), (1024, 192), (65536, 1024)])
+def test_connections_leave_descriptors_to_everything_else(limit: int, most: int) -> None:
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))\n"
+        "from rezolus.http import most_connections; print(most_connections())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == most
