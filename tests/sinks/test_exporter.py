@@ -40,13 +40,14 @@ async def running(
 ) -> AsyncIterator[tuple[Exporter, trio.MemorySendChannel[Reading], httpx.AsyncClient]]:
     stream = Stream("prom", SECOND)
     send, receive = trio.open_memory_channel[Reading](0)
-    exporter = Exporter("prom", config, lambda: (stream.statistics(),), up=up)
-    with trio.fail_after(60):
+    # Time stands still: no reading gets old while a busy machine takes its time.
+    exporter = Exporter("prom", config, lambda: (stream.statistics(),), up=up, clock=lambda: 0)
+    with trio.fail_after(180):
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda task_status: exporter.run(receive, task_status=task_status))
             base = f"http://{exporter.statistics().listen}"
             limits = httpx.Limits(max_connections=None)
-            async with httpx.AsyncClient(base_url=base, trust_env=False, limits=limits, timeout=30) as client:
+            async with httpx.AsyncClient(base_url=base, trust_env=False, limits=limits, timeout=120) as client:
                 yield exporter, send, client
             await send.aclose()  # the end of the stream ends the exporter
     stream.close()
