@@ -378,6 +378,12 @@ def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
         load(tmp_path / "deep.toml")
 
 
+def test_a_table_that_is_there_twice_is_named_as_it_is_written(file: Path) -> None:
+    file.write_text("[samplers.cpu_usage]\n[samplers.cpu_usage]\n")
+    with pytest.raises(ConfigError, match=r"is not valid TOML: cannot declare samplers\.cpu_usage twice \(at line 2"):
+        load(file)
+
+
 def test_the_mark_at_the_beginning_of_a_text_is_none_of_it(tmp_path: Path) -> None:
     (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf[agent]\ninterval = '3s'\n")
     assert load(tmp_path / "bom.toml").agent.interval == 3_000_000_000

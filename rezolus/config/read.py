@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from rezolus.config.structures import (
 from rezolus.tables import SOCKET, TableReader, nearest, show
 from rezolus.units import Address, address_url
 
+_TUPLE, _KEY = re.compile(r"\('[^()]*'[^()]*\)"), re.compile(r"'([^']*)'")
+"""Python's spelling of a dotted key, in tomli's messages."""
 TABLES = ("agent", "defaults", "samplers", "log", "scheduler", "sources", "sinks")
 
 
@@ -56,8 +59,8 @@ def parse(text: str, path: Path, form: Form | None = "agent") -> Config:
     try:
         document = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        problem = f"is not valid TOML: {str(error)[:1].lower()}{str(error)[1:]}"
-        raise ConfigError(path, (problem,)) from None
+        text = _TUPLE.sub(lambda found: ".".join(_KEY.findall(found[0])), str(error))
+        raise ConfigError(path, (f"is not valid TOML: {text[:1].lower()}{text[1:]}",)) from None
     except RecursionError:
         raise ConfigError(path, ("is nested too deeply",)) from None
     return interpret(document, path, form)
