@@ -12,7 +12,10 @@ from rezolus.units import parse_humantime
 
 PARAMETERS = ("last", "start", "end")
 MAX_NS = 2**64 - 1
-_RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+DAY_S = 86_400
+LEAP_SECOND = "60"
+"""Only the last minute of a day in UTC may have one. Which days had one is nothing that a range needs to know."""
+_RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class RangeError(UserError):
@@ -49,20 +52,29 @@ def parse_range(parameters: Mapping[str, str], now_ns: int) -> TimeRange:
 
 
 def _parse_time(name: str, text: str) -> int:
-    """Nanoseconds since the Unix epoch; what is before it counts as the epoch itself."""
+    """Nanoseconds since the Unix epoch; what is before it counts as the epoch itself, what is after `MAX_NS` as that."""
     if text.isascii() and text.isdecimal() and len(text) <= 20:
         return min(int(text) * 10**9, MAX_NS)
     found = _RFC_3339.fullmatch(text)
     if found is not None:
-        date, clock, fraction, zone = found.groups()
+        date, minute, second, fraction, zone = found.groups()
         try:
-            moment = datetime.fromisoformat(f"{date}T{clock}{zone.replace('z', 'Z')}")
+            seconds = _unix_seconds(f"{date}T{minute}", second, zone.upper())
         except ValueError:
             pass  # a 13th month, 25 o'clock
         else:
-            return max(0, int(moment.timestamp()) * 10**9 + int((fraction or "").ljust(9, "0")))
+            return min(max(0, seconds * 10**9 + int((fraction or "").ljust(9, "0"))), MAX_NS)
     hint = "; write the + of an offset as %2B" if re.search(r" \d\d:\d\d$", text) else ""
     raise RangeError(
         f"{name}: expected Unix seconds or a time such as 2026-01-31T12:00:00Z or 2026-01-31T13:00:00%2B01:00, "
         f"found {text!r}{hint}"
     )
+
+
+def _unix_seconds(minute: str, second: str, zone: str) -> int:
+    """A leap second is the second after it, as Unix time has it. Raises ValueError, also for a 60th second at noon."""
+    leap = second == LEAP_SECOND
+    seconds = int(datetime.fromisoformat(f"{minute}:{'59' if leap else second}{zone}").timestamp()) + leap
+    if leap and seconds % DAY_S:
+        raise ValueError(second)
+    return seconds
