@@ -27,6 +27,8 @@ SEND_S = 600
 """How long a client may take for a dump. One that takes nothing at all is dropped earlier, see `rezolus.http`."""
 RETRY_AFTER_S = 5
 NOTHING = "no reading matches this range\n"
+IN_BODY = "a dump takes no body: the range goes into the query string, as in /dump/file?last=5m"
+"""`curl -d last=5m` would otherwise get the whole buffer."""
 BANNER = f"""\
 Rezolus {__version__} Hindsight
 
@@ -92,7 +94,7 @@ def make_app(hindsight: Hindsight) -> QuartTrio:
     @app.post("/dump/file")
     async def dump_file() -> tuple[dict[str, object], int, dict[str, str]]:
         try:
-            result = await hindsight.dump_to_file(parse_range(request.args, time.time_ns()))
+            result = await hindsight.dump_to_file(await _range_of_file())
         except (RangeError, BusyError, DumpFailedError) as error:
             status, headers = _status_for(error)
             return {**_written("", DumpResult(0)), "error": str(error)}, status, headers
@@ -125,6 +127,13 @@ def status_of(hindsight: Hindsight) -> dict[str, object]:
         "failed_dumps": statistics.failed_dumps,
         "error": statistics.error or None,
     }
+
+
+async def _range_of_file() -> TimeRange:
+    """The range that a POST asks for. Raises RangeError."""
+    if await request.get_data():
+        raise RangeError(IN_BODY)
+    return parse_range(request.args, time.time_ns())
 
 
 async def _dumped(dumps: Dumps, span: TimeRange) -> Response:

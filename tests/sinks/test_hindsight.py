@@ -173,6 +173,17 @@ async def test_a_range_that_cannot_be_understood_is_refused_with_the_reason(tmp_
             assert written.json() == {"path": "", "snapshots": 0, "time_range": None, "error": reason}
 
 
+async def test_a_range_in_the_body_is_refused_and_an_empty_body_is_none(tmp_path: Path) -> None:
+    async with running(Hindsight("hind", config(tmp_path))) as hindsight:
+        await hindsight.give(list(Walk(SMALL).run(2)))
+        for body in ({"data": {"last": "3s"}}, {"content": b"{}"}, {"json": {"last": "3s"}}):
+            refused = await hindsight.client.post("/dump/file", **body)
+            assert refused.status_code == 400
+            assert "the range goes into the query string" in refused.json()["error"]
+        assert not (tmp_path / "out.parquet").exists()
+        assert (await hindsight.client.post("/dump/file", content=b"")).json()["snapshots"] == 2
+
+
 async def test_the_other_pages(tmp_path: Path) -> None:
     sink = Hindsight("hind", config(tmp_path, duration=100 * S))
     async with running(sink) as hindsight:
