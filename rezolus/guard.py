@@ -5,7 +5,8 @@
   passes where others may connect at all.
 - What a browser sends for another site's page, which it says in `Origin` or `Sec-Fetch-Site`, is refused with 403: such a
   page could not read the answer, but might have one made again and again. Following a link to a page is allowed.
-- A request that may change something (any method but GET, HEAD and OPTIONS) gets 401 without the token where one is configured.
+- A request that may change something (any method but GET, HEAD and OPTIONS) gets 401 without the token where one is configured,
+  and 503 while that cannot be read.
 - Bodies are bounded.
 """
 
@@ -13,21 +14,33 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
+import os
 import socket
+import stat
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import trio
+
 from rezolus.errors import UserError
 from rezolus.units import Address, UnixAddress
 
+log = logging.getLogger(__name__)
+
 App = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application."""
+TokenReader = Callable[[], str]
+"""The token that is valid now. Raises TokenError. It is called in a thread: a file may be on a disk that hangs."""
 
 MAX_BODY = 64 * 1024
 """Bytes of a request's body; none of ours has one."""
 MAX_TOKEN = 4096
+"""Bytes of a file with a token."""
+RETRY_AFTER_S = 5
+"""When it is worth while to ask again after a 503: somebody may be exchanging the token."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 SAME_SITE = frozenset({b"same-origin", b"none"})
@@ -39,16 +52,27 @@ class TokenError(UserError):
 
 
 def read_token(path: Path) -> str:
-    """The token in a file: its text without surrounding space. Raises TokenError."""
+    """The token in a regular file: its text without surrounding space. Raises TokenError, and never waits for a writer."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_TOKEN + 1)
+        raw = _beginning(path)
     except OSError as error:
         raise TokenError(f"{path}: cannot read the token: {(error.strerror or str(error)).lower()}") from error
     token = raw.strip()
     if not token or len(raw) > MAX_TOKEN or not token.isascii() or any(byte <= 32 for byte in token):
         raise TokenError(f"{path}: expected a token: one word of ASCII, at most {MAX_TOKEN} bytes")
     return token.decode()
+
+
+def _beginning(path: Path) -> bytes:
+    """As much of a file as a token may have, and a byte. Raises OSError, TokenError for what is no file."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # without, a FIFO is waited for
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise TokenError(f"{path}: cannot read the token: it is no regular file")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(MAX_TOKEN + 1)
+    finally:
+        os.close(fd)
 
 
 ANY_NAME = "*"
@@ -84,26 +108,31 @@ class Names:
 
 
 class Guard:
-    """Passes on to the application what may pass; `token`: what writing requests must bear."""
+    """Passes on to the application what may pass.
 
-    def __init__(self, app: App, names: Names, token: str | None = None) -> None:
+    `token`: what writing requests must bear. It is asked for each of them, so that a token that was exchanged counts at once, and
+    the old one no longer. While it cannot be read nothing that writes passes; that is logged once for each reason.
+    """
+
+    def __init__(self, app: App, names: Names, token: TokenReader | None = None) -> None:
         self._app = app
         self._names = names
-        self._token = None if token is None else token.encode()
+        self._token = token
+        self._reading = trio.CapacityLimiter(1)
+        """On a disk that hangs, requests take up one thread and not all that there are."""
+        self._told = ""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application."""
-        refusal = self.refusal(scope)
+        refusal = self.refusal(scope) or await self.token_refusal(scope)
         if refusal is None:
             await self._app(scope, _bounded(receive), send)
         else:
             await _answer(send, *refusal)
 
     def refusal(self, scope: Any) -> tuple[int, str] | None:
-        """Status and text with which to refuse a request; None to let it pass."""
-        headers: dict[bytes, list[bytes]] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.lower(), []).append(value.strip())
+        """Status and text with which to refuse a request whatever token it bears; None to let it pass."""
+        headers = _headers(scope)
         if scope["http_version"] not in {"1.0", "1.1"}:
             return 505, "only HTTP/1.1 is spoken here"
         hosts = headers.get(b"host", [b""])
@@ -114,9 +143,39 @@ class Guard:
             return 413, f"the body is too long: at most {MAX_BODY} bytes"
         if _is_cross_site(headers, hosts[0]) and not (reading and _follows_a_link(headers)):
             return 403, "refused: a browser sent this for another site's page"
-        if not reading and self._token is not None and not _bears(headers, self._token):
+        return None
+
+    async def token_refusal(self, scope: Any) -> tuple[int, str] | None:
+        """Status and text with which to refuse a request that writes, for want of the token; None to let it pass."""
+        if self._token is None or scope["method"] in READING:
+            return None
+        token = await trio.to_thread.run_sync(self.read_token, abandon_on_cancel=True, limiter=self._reading)
+        if token is None:
+            return 503, "the configured token cannot be read: see the log"
+        if not _bears(_headers(scope), token.encode()):
             return 401, "this needs the token of the configured token_file: send `Authorization: Bearer TOKEN`"
         return None
+
+    def read_token(self) -> str | None:
+        """The token; None when there is none to be had, which is logged unless it was the last time."""
+        if self._token is None:
+            return None
+        try:
+            token = self._token()
+        except TokenError as error:
+            if str(error) != self._told:
+                log.error("%s; until it can be read, what asks for a change is refused", error)  # noqa: TRY400
+            self._told = str(error)
+            return None
+        self._told = ""
+        return token
+
+
+def _headers(scope: Any) -> dict[bytes, list[bytes]]:
+    headers: dict[bytes, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.lower(), []).append(value.strip())
+    return headers
 
 
 def _length(headers: dict[bytes, list[bytes]]) -> int:
@@ -174,5 +233,7 @@ async def _answer(send: Any, status: int, text: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 503:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -25,7 +25,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from rezolus.guard import App, Guard, Names
+from rezolus.guard import App, Guard, Names, TokenReader
 from rezolus.sockets import Bound, open_listener, removed_at_end
 from rezolus.units import Address, UnixAddress
 
@@ -46,7 +46,7 @@ async def serve(
     address: Bound,
     *,
     hosts: Iterable[str] = (),
-    token: str | None = None,
+    token: TokenReader | None = None,
     max_connections: int | None = None,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -64,7 +64,9 @@ async def serve(
             stack.enter_context(removed_at_end(Path(address.path)))
         else:
             bound = Address(*listener.getsockname()[:2])
-        server = _Server(Guard(app, Names(bound, hosts), token), max_connections or most_connections())
+        guard = Guard(app, Names(bound, hosts), token)
+        await trio.to_thread.run_sync(guard.read_token)  # that it cannot be read is said before somebody needs it
+        server = _Server(guard, max_connections or most_connections())
         accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
         task_status.started(bound)
         await server.run(accepting)

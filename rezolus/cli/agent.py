@@ -170,17 +170,16 @@ class _Host:
         app = make_app(status, snapshots, systeminfo=self._systeminfo)
         app.register_blueprint(control_pages(self.daemon.reload))
 
-        def token() -> str | None:
-            return read_token(own.token_file) if own.token_file else None
+        token = None if own.token_file is None else partial(read_token, own.token_file)
 
         async def pages(*, task_status: trio.TaskStatus[object]) -> None:
-            await serve(app, own.listen, hosts=own.hosts, token=token(), task_status=task_status)
+            await serve(app, own.listen, hosts=own.hosts, token=token, task_status=task_status)
 
         async def pushed(*, task_status: trio.TaskStatus[None]) -> None:
             await serve_pushes(agent.pushed, own.external, task_status=task_status)
 
         key = (own.listen, own.hosts, own.token_file, own.ttl, own.metrics, own.snapshot_format)
-        services = {"agent": Service(key, pages, token, own.listen)}
+        services = {"agent": Service(key, pages, token or (lambda: None), own.listen)}
         if own.external.socket is not None:
             services["external"] = Service(own.external, pushed)
         return services

@@ -96,12 +96,17 @@ class Hindsight:
         self._bound = ""
         self._listen_error = ""
         self._dropping = False
-        self._token: str | None = None
+        self._token = None if config.token_file is None else partial(read_token, config.token_file)
 
     def check(self) -> None:
-        """Whether it could start, as far as files tell. Raises HindsightError, TokenError."""
+        """Whether all of it could start, as far as files tell. Raises HindsightError, TokenError."""
+        if self._token is not None:
+            self._token()
+        self._check_places()
+
+    def _check_places(self) -> None:
+        """Whether it could start; without its token it refuses to write files when asked, and buffers. Raises HindsightError."""
         try:
-            self._token = None if self.config.token_file is None else read_token(self.config.token_file)
             can_hold_files(self.folder)
         except OSError as error:
             raise self._unusable(error) from error
@@ -116,8 +121,8 @@ class Hindsight:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Buffer until the stream ends; then the buffer stays for the next start. Raises HindsightError, TokenError."""
-        self.check()
+        """Buffer until the stream ends; then the buffer stays for the next start. Raises HindsightError."""
+        self._check_places()
         with self._owned:
             try:
                 await trio.to_thread.run_sync(self._open)

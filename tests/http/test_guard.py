@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from rezolus.guard import MAX_BODY, Guard, Names, TokenError, read_token
+from rezolus.guard import MAX_BODY, MAX_TOKEN, Guard, Names, TokenError, read_token
 from rezolus.units import Address, UnixAddress
 
 LOOPBACK = Names(Address("127.0.0.1", 4243), ["metrics.example"])
@@ -23,9 +28,18 @@ def request(method: str = "GET", /, host: str = "127.0.0.1:4243", version: str =
     return {"type": "http", "method": method, "http_version": version, "headers": pairs}
 
 
-def status(scope: Any, names: Names = LOOPBACK, token: str | None = None) -> int:
-    refusal = Guard(nobody, names, token).refusal(scope)
+def status(scope: Any, names: Names = LOOPBACK) -> int:
+    refusal = Guard(nobody, names).refusal(scope)
     return 200 if refusal is None else refusal[0]
+
+
+async def token_status(guard: Guard, scope: Any) -> int:
+    refusal = await guard.token_refusal(scope)
+    return 200 if refusal is None else refusal[0]
+
+
+def bearing(token: str, method: str = "POST") -> Any:
+    return request(method, authorization=f"Bearer {token}")
 
 
 @pytest.mark.parametrize(
@@ -102,10 +116,66 @@ def test_a_link_on_another_site_may_be_followed(mode: str, destination: str, exp
         ("Bearer", 401),
     ],
 )
-def test_a_token_is_needed_for_what_changes_something(authorization: str, expected: int) -> None:
+async def test_a_token_is_needed_for_what_changes_something(authorization: str, expected: int) -> None:
+    guard = Guard(nobody, LOOPBACK, lambda: "s3cret")
     scope = request("POST", **({"authorization": authorization} if authorization else {}))
-    assert status(scope, token="s3cret") == expected
-    assert status(request("GET"), token="s3cret") == 200
+    assert await token_status(guard, scope) == expected
+    assert await token_status(guard, request("GET")) == 200
+
+
+async def test_a_token_that_was_exchanged_counts_at_once_and_the_old_one_no_longer(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("old")
+    guard = Guard(nobody, LOOPBACK, partial(read_token, file))
+    assert await token_status(guard, bearing("old")) == 200
+    file.write_text("new\n")
+    assert await token_status(guard, bearing("old")) == 401
+    assert await token_status(guard, bearing("new")) == 200
+
+
+async def test_while_the_token_cannot_be_read_nothing_that_writes_passes_and_that_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "token"
+    guard = Guard(nobody, LOOPBACK, partial(read_token, file))
+    for _ in range(3):
+        assert await guard.token_refusal(bearing("s3cret")) == (
+            503,
+            "the configured token cannot be read: see the log",
+        )
+        assert await token_status(guard, bearing("s3cret", "GET")) == 200
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == (
+        f"{file}: cannot read the token: no such file or directory; until it can be read, what asks for a change is refused"
+    )
+    file.write_text("s3cret")
+    assert await token_status(guard, bearing("s3cret")) == 200
+    file.unlink()
+    assert await token_status(guard, bearing("s3cret")) == 503
+    assert len(caplog.records) == 2
+
+
+async def test_a_token_on_a_disk_that_hangs_takes_up_one_thread_and_ends_with_its_requests() -> None:
+    go_on = threading.Event()
+    calls: list[None] = []
+
+    def hanging() -> str:
+        calls.append(None)
+        assert go_on.wait(60)
+        return "s3cret"
+
+    guard = Guard(nobody, LOOPBACK, hanging)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(guard.token_refusal, bearing("s3cret"))
+            while not calls:  # noqa: ASYNC110 - a thread begins
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+        go_on.set()
+        assert await token_status(guard, bearing("s3cret")) == 200
+    assert len(calls) == 2
 
 
 def test_bodies_and_protocols_are_bounded() -> None:
@@ -137,6 +207,21 @@ def test_what_is_no_token_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "token"
     file.write_text(text)
     with pytest.raises(TokenError, match="expected a token"):
+        read_token(file)
+
+
+def test_what_is_no_file_is_no_token_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(TokenError, match=f"{path}: cannot read the token: it is no regular file"):
+            read_token(path)
+
+
+def test_a_long_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    with file.open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    with pytest.raises(TokenError, match=f"at most {MAX_TOKEN} bytes"):
         read_token(file)
 
 

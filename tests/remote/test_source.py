@@ -234,6 +234,23 @@ async def test_the_token_is_sent_and_a_file_without_one_is_said(tmp_path: Path) 
     assert {headers.get("Authorization") for _, headers in agent.asked} == {"Bearer sesame"}
 
 
+async def test_a_token_that_was_exchanged_is_taken_up_when_the_old_one_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("old")
+    agent = Agent()
+    async with serving(agent) as port, polling(f"http://127.0.0.1:{port}", token_file=file) as polled:
+        await polled.until_readings(1)
+        agent.status = 401
+        await polled.until_state("down")
+        assert polled.source.status().error.endswith("it answers 401 (Unauthorized)")
+        file.write_text("new")
+        agent.asked.clear()
+        await polled.until(lambda: "Bearer new" in {headers.get("Authorization") for _, headers in agent.asked})
+        agent.status = 200
+        await polled.until_readings(1)
+        assert polled.source.status().state == "up"
+
+
 async def test_without_a_token_file_no_token_is_sent() -> None:
     agent = Agent()
     async with serving(agent) as port, polling(f"http://127.0.0.1:{port}") as polled:

@@ -469,7 +469,25 @@ async def test_writing_a_file_can_require_a_token(tmp_path: Path) -> None:
         assert allowed.json()["snapshots"] == 2
         crossed = await hindsight.client.post("/dump/file", headers={"Origin": "http://evil.example"})
         assert crossed.status_code == 403
-    sink = Hindsight("hind", config(tmp_path, token_file=tmp_path / "nothing"))
-    _, receive = trio.open_memory_channel[Reading](0)
+
+
+async def test_a_token_can_be_exchanged_and_without_one_it_buffers_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = tmp_path / "token"
+    sink = Hindsight("hind", config(tmp_path, token_file=token))
     with pytest.raises(TokenError, match="cannot read the token"):
-        await sink.run(receive)
+        sink.check()
+    async with running(sink) as hindsight:
+        assert caplog.text.count(f"{token}: cannot read the token: no such file") == 1  # before anybody asks
+        await hindsight.give(list(Walk(SMALL).run(2)))
+        assert (await hindsight.client.get("/dump")).status_code == 200
+        refused = await hindsight.client.post("/dump/file", headers={"Authorization": "Bearer first"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert refused.text == "the configured token cannot be read: see the log\n"
+        for word, other in (("first", "second"), ("second", "first")):
+            token.write_text(word)
+            sent = {"Authorization": f"Bearer {word}"}
+            assert (await hindsight.client.post("/dump/file", headers=sent)).json()["snapshots"] == 2
+            sent = {"Authorization": f"Bearer {other}"}
+            assert (await hindsight.client.post("/dump/file", headers=sent)).status_code == 401

@@ -83,6 +83,10 @@ async def test_every_answer_is_as_described(tmp_path: Path) -> None:
         answers.append(await hindsight.client.get("/status"))
         answers.append(await hindsight.client.post("/dump/file"))
         answers.append(await hindsight.client.post("/dump/file", headers={"Origin": "http://evil.example"}))
+        (tmp_path / "token").rename(tmp_path / "elsewhere")
+        answers.append(await hindsight.client.post("/dump/file", headers=allowed))
+        assert answers[-1].status_code == 503
+        (tmp_path / "elsewhere").rename(tmp_path / "token")
         for _ in range(MAX_OPEN):
             sink.dumps.enter()
         answers.append(await hindsight.client.get("/dump"))
