@@ -8,7 +8,9 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -19,6 +21,8 @@ from rezolus.recording.store import DUMP_PREFIX, DumpResult
 from rezolus.sinks.timerange import TimeRange
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 AT_ONCE = 2
 """Children; each takes one CPU for as long as it runs."""
@@ -48,6 +52,8 @@ class Dumps:
         self._hold = hold
         self._finisher = finisher
         self._running = trio.CapacityLimiter(AT_ONCE)
+        # One for each that is open, and not of those that the whole daemon has: on a disk that hangs they would be used up.
+        self._threads = trio.CapacityLimiter(MAX_OPEN)
         self._scopes: set[trio.CancelScope] = set()
         self._stopped = False
         self._numbers = itertools.count()
@@ -79,6 +85,12 @@ class Dumps:
         """A name in the buffer's folder for a dump that nobody else sees; the next start removes what is left of it."""
         return self._folder / f"{DUMP_PREFIX}{next(self._numbers)}.parquet"
 
+    async def on_disk(self, call: Callable[[], T]) -> T:
+        """What `call` returns, called in a thread; for who has a place. Also who is cancelled has it done: it closes and removes."""
+        with trio.CancelScope(shield=True):
+            return await trio.to_thread.run_sync(call, limiter=self._threads)
+        raise AssertionError  # nobody cancels the shield
+
     async def make(self, span: TimeRange, output: Path) -> DumpResult:
         """Write the readings of a range, as the buffer is now, to `output`. Raises DumpFailedError.
 
@@ -94,7 +106,7 @@ class Dumps:
             self.failed += 1
             raise
         finally:
-            shutil.rmtree(work, ignore_errors=True)  # it was killed
+            await self.on_disk(partial(shutil.rmtree, work, ignore_errors=True))  # it was killed
         self.made += bool(result.rows)
         return result
 

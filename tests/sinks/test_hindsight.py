@@ -3,6 +3,9 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +27,7 @@ from rezolus.reading import Catalog, Reading, Series
 from rezolus.recording.child import Finished
 from rezolus.sinks.dumps import MAX_OPEN
 from rezolus.sinks.hindsight import Hindsight, HindsightError
+from rezolus.sinks.hindsight_pages import CHUNK, Sending
 from rezolus.units import Address
 from tests.disks import tmpfs, use_up
 from tests.synthetic import START_NS, Walk, catalog
@@ -233,6 +237,7 @@ async def test_many_dumps_at_once_and_more_are_told_to_come_back(tmp_path: Path)
                 nursery.start_soon(ask)
         assert [answer.status_code for answer in answers] == [200] * 8
         assert all(times(answer.content) == [reading.time_ns for reading in readings] for answer in answers)
+        await until(lambda: sink.dumps.open == 0)
         for _ in range(MAX_OPEN):
             sink.dumps.enter()
         busy = await hindsight.client.get("/dump")
@@ -244,7 +249,7 @@ async def test_many_dumps_at_once_and_more_are_told_to_come_back(tmp_path: Path)
         for _ in range(MAX_OPEN):
             sink.dumps.leave()
         assert (await hindsight.client.get("/dump")).status_code == 200
-        assert sink.dumps.open == 0
+        await until(lambda: sink.dumps.open == 0)
         assert [name for name in names(sink.folder) if not name.endswith(".segment")] == []
 
 
@@ -491,3 +496,68 @@ async def test_a_token_can_be_exchanged_and_without_one_it_buffers_all_the_same(
             assert (await hindsight.client.post("/dump/file", headers=sent)).json()["snapshots"] == 2
             sent = {"Authorization": f"Bearer {other}"}
             assert (await hindsight.client.post("/dump/file", headers=sent)).status_code == 401
+
+
+class Watched(io.BytesIO):
+    """A file that says which threads use it."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.used: dict[str, set[int]] = {"read": set(), "close": set()}
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.used["read"].add(threading.get_ident())
+        return super().read(size)
+
+    def close(self) -> None:
+        self.used["close"].add(threading.get_ident())
+        super().close()
+
+
+async def test_a_dump_is_read_and_closed_by_threads_also_when_its_client_goes(tmp_path: Path) -> None:
+    dumps = Hindsight("hind", config(tmp_path)).dumps
+    for goes in (False, True):
+        file = Watched(bytes(3 * CHUNK))
+        dumps.enter()
+        got = 0
+        with trio.CancelScope() as client:
+            async with Sending(file, dumps) as body:
+                async for chunk in body:
+                    got += len(chunk)
+                    if goes:
+                        client.cancel()
+                        await trio.lowlevel.checkpoint()
+        assert client.cancelled_caught == goes
+        assert got == (1 if goes else 3) * CHUNK
+        assert file.closed
+        assert dumps.open == 0
+        assert file.used["read"]
+        assert threading.get_ident() not in file.used["read"] | file.used["close"]
+
+
+async def test_a_dump_that_nobody_began_to_send_is_closed_by_a_thread(tmp_path: Path) -> None:
+    dumps = Hindsight("hind", config(tmp_path)).dumps
+    file = Watched(b"PAR1")
+    dumps.enter()
+    body = Sending(file, dumps)
+    del body
+    assert dumps.open == 0
+    with trio.fail_after(60):
+        await until(lambda: file.closed)
+    assert threading.get_ident() not in file.used["close"]
+
+
+CHANGES = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.rmtree"}
+"""What Python's audit events call what a dump does to a disk."""
+
+
+def test_the_event_loop_leaves_the_files_of_a_dump_alone(tmp_path: Path) -> None:
+    """In a process of its own, as a hook of the interpreter stays until its end."""
+    watched = subprocess.run(
+        [sys.executable, "-m", "tests.sinks.watched_dump", str(tmp_path), *CHANGES],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (watched.stdout, watched.returncode) == ("", 0), watched.stderr

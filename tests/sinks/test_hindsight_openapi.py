@@ -14,7 +14,7 @@ from rezolus.recording.child import Finished
 from rezolus.sinks.dumps import MAX_OPEN
 from rezolus.sinks.hindsight import Hindsight
 from rezolus.sinks.hindsight_pages import make_app
-from tests.sinks.test_hindsight import SMALL, config, running
+from tests.sinks.test_hindsight import SMALL, config, running, until
 from tests.synthetic import Walk
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "hindsight.openapi.yaml"
@@ -87,6 +87,7 @@ async def test_every_answer_is_as_described(tmp_path: Path) -> None:
         answers.append(await hindsight.client.post("/dump/file", headers=allowed))
         assert answers[-1].status_code == 503
         (tmp_path / "elsewhere").rename(tmp_path / "token")
+        await until(lambda: sink.dumps.open == 0)
         for _ in range(MAX_OPEN):
             sink.dumps.enter()
         answers.append(await hindsight.client.get("/dump"))
