@@ -12,8 +12,9 @@ import msgspec
 from rezolus.errors import UserError
 from rezolus.outputs import WORK_SUFFIX, work_folder
 from rezolus.recording.body import BODY, Body, was_finished
+from rezolus.recording.contents import is_recording
 from rezolus.recording.dump import dump
-from rezolus.recording.finish import Recovered, explain, finish, recover, recovered_name
+from rezolus.recording.finish import Recovered, explain, finish, recordings_in, recover, recovered_name
 from rezolus.recording.groups import INDEX
 from rezolus.recording.raw import RAW
 from rezolus.recording.segment import Segment
@@ -35,13 +36,21 @@ def rescue(path: Path, output: Path | None) -> list[Recovered]:
     if path.is_file() and path.suffix == SUFFIX:
         return [_copy(path, output or path.with_suffix(".recovered.parquet"))]
     folder = _folder(path)
-    if any((folder / name).exists() for name in (BODY, INDEX, RAW)):
+    if folder.name.isdecimal() and is_recording(folder) and _is_begun(folder):
         return [_finish(folder, output or recovered_name(folder, _output_of(folder.parent)))]
-    if segment_files(folder):
-        if folder.parent.name.endswith(WORK_SUFFIX):
-            return [_finish(folder, output or recovered_name(folder, _output_of(folder.parent)))]
+    if any(path.is_file() for path in segment_files(folder)):
+        if (folder / INDEX).exists():
+            raise RescueError(
+                f"{folder}: has an index of row groups, so it was the folder of a recorder, which is called after "
+                "the start in nanoseconds and has nothing else in it; give it such a name and recover that"
+            )
         return [_dump(folder, output or folder.with_name(f"{folder.stem}.recovered.parquet"))]
     return _finish_all(folder, output)
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a recorder has this folder, and not a buffer: both have segments."""
+    return folder.parent.name.endswith(WORK_SUFFIX) or any((folder / name).exists() for name in (BODY, INDEX, RAW))
 
 
 def _folder(path: Path) -> Path:
@@ -65,7 +74,9 @@ def _output_of(work: Path) -> Path:
 
 
 def _finish_all(work: Path, output: Path | None) -> list[Recovered]:
-    folders = [path for path in work.iterdir() if path.is_dir() and path.name.isdecimal()]
+    folders = recordings_in(work)
+    if not work.name.endswith(WORK_SUFFIX):  # a copy, or any folder of the user's
+        folders = list(filter(is_recording, folders))
     if not folders:
         raise RescueError(f"{work}: holds no recording and no segments; nothing to recover")
     if output is not None and len(folders) > 1:
@@ -78,7 +89,7 @@ def _finish_all(work: Path, output: Path | None) -> list[Recovered]:
         named = {str(path) for path in folders if was_finished(path)}
         outcomes = [
             msgspec.structs.replace(outcome, problem=COMPLETE) if outcome.folder in named else outcome
-            for outcome in recover(work, _output_of(work))
+            for outcome in recover(folders, _output_of(work))
         ]
         if not outcomes:
             raise RescueError(f"{work}: is still being recorded to")

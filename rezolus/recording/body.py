@@ -28,6 +28,7 @@ from rezolus.recording.output import give_name, sync_folder
 from rezolus.recording.pages import CHUNK_META, META_PATH, Absent
 from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
 from rezolus.recording.segment import Rows, identity
+from rezolus.recording.store import aside_of
 
 MAGIC = b"PAR1"
 BODY = "body"
@@ -51,10 +52,14 @@ class Body:
         Raises OSError and BodyError.
         """
         self._folder = folder
+        self.problems: tuple[str, ...] = ()
+        """What was found to be damaged, and where it is kept; sentences for users."""
         with contextlib.ExitStack() as stack:
             self._body = stack.enter_context(_open_locked(folder / BODY))
             self._index = GroupIndex(folder)
             stack.callback(self._index.close)
+            if not self._is_ours():
+                self._body = stack.enter_context(self._begin_anew())
             size = os.fstat(self._body.fileno()).st_size
             if not size and self._index.groups:  # see `was_finished`
                 self._index.clear()
@@ -126,6 +131,20 @@ class Body:
         give_name(self._folder / BODY, output)
         for name in (INDEX, ENTRIES):
             (self._folder / name).unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        """A body that row groups are known of is, whatever its first bytes say."""
+        begin = os.pread(self._body.fileno(), len(MAGIC), 0)
+        return bool(self._index.groups) or MAGIC.startswith(begin)
+
+    def _begin_anew(self) -> BinaryIO:
+        """Another body; what has its name and is something else is kept under another one. Raises OSError."""
+        path = self._folder / BODY
+        aside = aside_of(path)
+        path.rename(aside)
+        self._body.close()
+        self.problems += (f"{path}: does not begin as the body of a recording; kept as {aside}",)
+        return _open_locked(path)
 
     def close(self) -> None:
         """Close the files."""

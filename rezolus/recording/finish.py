@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from rezolus.errors import UserError
 from rezolus.recording.body import Body
+from rezolus.recording.contents import check_folder, remove_folder
 from rezolus.recording.dump import dump
+from rezolus.recording.groups import INDEX
 from rezolus.recording.output import give_name
 from rezolus.recording.raw import RAW, settle
 from rezolus.recording.segment import Segment, SegmentError
-from rezolus.recording.store import DAMAGED, folder_lock, segment_files, segment_number
+from rezolus.recording.store import aside_of, folder_lock, segment_files, segment_number
 
 NICENESS = 5
 """Turning segments into Parquet can wait for the sampling."""
@@ -38,16 +40,18 @@ def absorb(folder: Path, last: int) -> int:
 def finish(folder: Path, output: Path) -> int:
     """Turn what the folder holds into the file `output` and delete the folder; returns the rows.
 
-    Without rows no file is written. Raises OSError and UserError.
+    Without rows no file is written. What is damaged is kept, in the folder. Raises OSError and UserError; NotARecordingError
+    when there is anything in the folder that no recorder put there.
     """
+    check_folder(folder)
     rows = _finish_raw(folder, output) if (folder / RAW).exists() else _finish_parquet(folder, output)
-    if not any(path.suffix == DAMAGED for path in folder.iterdir()):
-        # The folder above may belong to someone else, then an empty folder stays.
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     return rows
 
 
 def _finish_parquet(folder: Path, output: Path) -> int:
+    if not segment_files(folder) and not (folder / INDEX).exists():
+        return 0
     with contextlib.closing(Body(folder)) as body:
         _absorb(body, folder, sys.maxsize)
         if body.rows:
@@ -72,17 +76,22 @@ class Recovered(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-def recover(work: Path, output: Path) -> list[Recovered]:
-    """Finish every recording that was left in the work folder of `output`; those still being written are left alone.
+def recover(folders: Iterable[Path], output: Path) -> list[Recovered]:
+    """Finish each recording of `output` that was left in one of the folders; those still being written are left alone.
 
-    One that cannot be finished does not keep the others from it. Raises OSError when the folder cannot be read.
+    One that cannot be finished does not keep the others from it. Raises OSError when a folder cannot be read.
     """
     outcomes = []
-    for folder in sorted(path for path in work.iterdir() if path.is_dir()):
+    for folder in folders:
         with folder_lock(folder) as mine:
             if mine:
                 outcomes.append(_recover_one(folder, recovered_name(folder, output)))
     return outcomes
+
+
+def recordings_in(work: Path) -> list[Path]:
+    """The folders of a work folder that are called after the start of a recording. Raises OSError."""
+    return sorted(path for path in work.iterdir() if path.name.isdecimal() and path.is_dir() and not path.is_symlink())
 
 
 def recovered_name(folder: Path, output: Path) -> Path:
@@ -113,6 +122,8 @@ def explain(error: OSError | UserError) -> str:
 
 def _absorb(body: Body, folder: Path, last: int) -> int:
     rows = 0
+    for problem in body.problems:
+        _tell(problem)
     for path in segment_files(folder):
         if segment_number(path) > last:
             break
@@ -125,12 +136,16 @@ def _absorb(body: Body, folder: Path, last: int) -> int:
             problem = str(error)
         if problem:
             # One damaged file must not hold up the others; it stays for whoever wants to look into it.
-            aside = path.with_suffix(DAMAGED)
+            aside = aside_of(path)
             path.rename(aside)
-            print(f"error: {problem}; kept as {aside}", file=sys.stderr)  # noqa: T201 - the parent passes it on
+            _tell(f"{problem}; kept as {aside}")
         else:
             path.unlink()
     return rows
+
+
+def _tell(problem: str) -> None:
+    print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - the parent passes it on
 
 
 def main(arguments: list[str]) -> int:
@@ -146,7 +161,7 @@ def main(arguments: list[str]) -> int:
             print(absorb(Path(folder), int(operand)))  # noqa: T201
         elif command == "recover":
             os.nice(NICENESS)
-            for outcome in recover(Path(folder), Path(operand)):
+            for outcome in recover(recordings_in(Path(folder)), Path(operand)):
                 _report(outcome)
         else:
             print(finish(Path(folder), Path(operand)))  # noqa: T201

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from rezolus.reading import Series
-from rezolus.recording.segment import FRAME, Identity, SeriesRow, identity
+from rezolus.recording.segment import FRAME, MAX_FRAME, Identity, SeriesRow, identity
 
 INDEX = "index"
 
@@ -142,6 +142,16 @@ class GroupIndex:
                 self.series.append(one)
             numbers.append(self._of[key])
         return tuple(sorted(numbers))
+
+
+def begins_index(path: Path) -> bool:
+    """Whether the file begins with a whole frame. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(FRAME.size)
+        if len(head) < FRAME.size:
+            return False
+        length, checksum = FRAME.unpack(head)
+        return bool(0 < length <= MAX_FRAME and zlib.crc32(file.read(length)) == checksum)
 
 
 def write_at(fd: int, data: bytes, at: int) -> None:

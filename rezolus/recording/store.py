@@ -14,7 +14,7 @@ from rezolus.recording.writer import SegmentWriter
 
 SUFFIX = ".segment"
 DAMAGED = ".damaged"
-"""Suffix of a segment that could not be read and was set aside."""
+"""Suffix of a file that could not be used, or not all of it, and was set aside."""
 DUMP_PREFIX = "dump-"
 """Of names in a buffer's folder that dumps work under."""
 
@@ -43,6 +43,16 @@ def segment_number(path: Path) -> int:
 def create_segment(folder: Path, number: int, metadata: Mapping[str, str]) -> SegmentWriter:
     """Open segment `number` for writing. Raises OSError."""
     return SegmentWriter(folder / f"{number:08d}{SUFFIX}", metadata)
+
+
+def aside_of(path: Path) -> Path:
+    """The name under which a damaged file is kept; no earlier one has it."""
+    aside = path.with_suffix(DAMAGED)
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = path.with_name(f"{path.stem}-{count}{DAMAGED}")
+    return aside
 
 
 @contextlib.contextmanager

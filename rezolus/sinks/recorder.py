@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import stat
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -314,8 +313,10 @@ class Recorder:
                 await self._child("absorb", str(self.folder), str(self._segments - 2))
 
     def _remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # as above
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():  # all of it is ours: nobody else has been in there
+                path.unlink()
+            self.folder.rmdir()
             self.folder.parent.rmdir()
 
     async def _finish(self) -> None:

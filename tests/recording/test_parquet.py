@@ -265,7 +265,7 @@ def test_a_crash_between_the_name_and_the_end_leaves_nothing_to_do(work: Path, t
     output = tmp_path / "rec.parquet"
     finish_and_die(work / "7", output)
     assert pq.read_metadata(output).num_rows == 5
-    assert finish.recover(work, output) == [finish.Recovered(str(work / "7"))]
+    assert finish.recover([work / "7"], output) == [finish.Recovered(str(work / "7"))]
     assert list(work.iterdir()) == []
     assert pq.read_metadata(output).num_rows == 5
 
@@ -317,7 +317,7 @@ def test_recovery_finishes_what_is_left_and_leaves_what_is_alive(tmp_path: Path)
         file.truncate(torn.stat().st_size - 1)
     record(work / "300", readings)
     with folder_lock(work / "300"):
-        written = finish.recover(work, tmp_path / "rec.parquet")
+        written = finish.recover(finish.recordings_in(work), tmp_path / "rec.parquet")
     assert [Path(outcome.file).name for outcome in written] == [
         "rec.recovered-100.parquet",
         "rec.recovered-200.parquet",

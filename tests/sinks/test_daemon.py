@@ -423,7 +423,7 @@ def test_kill_9_loses_nothing_that_was_read(tmp_path: Path) -> None:
         daemon.running.kill()
         daemon.running.wait()
     times = [reading.time_ns for reading in readings_in(folder)]
-    (recovered,) = recover(work, tmp_path / "out.parquet")
+    (recovered,) = recover([folder], tmp_path / "out.parquet")
     found = pq.read_table(recovered.file, columns=["timestamp"])["timestamp"].to_pylist()
     assert found == times
     assert len(found) >= 10
