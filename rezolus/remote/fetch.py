@@ -18,9 +18,21 @@ from rezolus import __version__
 from rezolus.errors import UserError
 from rezolus.units import format_amount
 
-MAX_HEADERS = 64 << 10
-"""Bytes of everything before the body, and of a line between its chunks."""
-READ_BYTES = 64 << 10
+MAX_HEADERS = 16 << 10
+"""Bytes of everything before the body, and of a line between its chunks, before the last read.
+
+Taking headers apart gives no other task its turn: as many empty ones as this and a read have room for take 20 ms.
+"""
+READ_BYTES = 16 << 10
+MAX_PIECES, PIECE = 10_000, 256
+"""Parts of an answer that may be of any size, and the bytes that further ones have on average.
+
+A part is a chunk, or what one read brought. Each costs 10 us, and chunks of one byte would make minutes of 16 MiB.
+"""
+TURN = 64
+"""Parts that may come out of one read before other tasks have their turn."""
+MAX_PRELIMINARIES = 16
+"""Answers 1xx before the real one."""
 MAX_TEXT = 120
 """Characters of what a remote or a library says that go into our own sentences."""
 
@@ -118,19 +130,28 @@ class Fetcher:
         target = quote(path or "/", safe="/%:@!$&'()*+,;=~")
         request = h11.Request(method="GET", target=target, headers=[*self._headers, ("Accept", accept)])
         await stream.send_all((self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b""))
-        content_type, body = "", bytearray()
+        content_type, body, pieces, preliminaries = "", bytearray(), 0, 0
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
-                await self._receive(stream)
+                await self._receive(stream)  # which is a turn for others, even when the data are there already
+            elif isinstance(event, h11.InformationalResponse):
+                preliminaries += 1
+                if preliminaries > MAX_PRELIMINARIES:
+                    raise FetchError(f"it answers {event.status_code} again and again, and nothing else")
             elif isinstance(event, h11.Response):
                 headers = {name: value.decode("latin-1") for name, value in event.headers}
                 _check(event.status_code, headers, limit)
                 content_type = headers.get(b"content-type", "").lower()
             elif isinstance(event, h11.Data):
                 body += event.data
+                pieces += 1
                 if len(body) > limit:
                     raise FetchError(_too_long(limit))
+                if pieces > MAX_PIECES + len(body) // PIECE:
+                    raise FetchError("the answer comes in pieces that are too small to be worth reading")
+                if not pieces % TURN:
+                    await trio.lowlevel.checkpoint()
             elif isinstance(event, h11.EndOfMessage):
                 return Page(bytes(body), content_type)
 

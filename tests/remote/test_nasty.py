@@ -6,6 +6,7 @@ import gc
 import itertools
 import random
 import resource
+import time
 import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -148,9 +149,56 @@ async def test_answers_byte_by_byte_without_end_are_given_up() -> None:
         for byte in itertools.cycle(b"HTTP/1.1 100 Continue\r\n\r\n"):
             await stream.send_all(bytes([byte]))
 
-    async with raw(drip) as port, polling(f"http://127.0.0.1:{port}", protocol="msgpack") as polled:
-        await polled.until_state("down")
-        assert polled.source.status().error == "no answer within 2 s"
+    async with raw(drip) as port, Fetcher(f"http://127.0.0.1:{port}") as fetcher:
+        with pytest.raises(FetchError, match="it answers 100 again and again, and nothing else"):
+            await fetcher.get("/", timeout_s=30, limit=16 << 20)
+
+
+async def turns_while(fetch: Callable[[], Awaitable[object]]) -> list[float]:
+    """How long another task waited for each of its turns meanwhile, s."""
+    gaps: list[float] = []
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            before = time.thread_time()
+            while True:
+                await trio.lowlevel.checkpoint()
+                now = time.thread_time()
+                gaps.append(now - before)
+                before = now
+
+        nursery.start_soon(watch)
+        await fetch()
+        nursery.cancel_scope.cancel()
+    return gaps
+
+
+async def test_a_body_of_chunks_of_one_byte_is_refused_and_others_have_their_turn_meanwhile() -> None:
+    first = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+    async with (
+        raw(lambda stream: endlessly(stream, first, b"1\r\nx\r\n" * 10_000)) as port,
+        Fetcher(f"http://127.0.0.1:{port}") as fetcher,
+    ):
+
+        async def fetch() -> None:
+            with pytest.raises(FetchError, match="too small to be worth reading"):
+                await fetcher.get("/", timeout_s=30, limit=16 << 20)
+
+        gaps = await turns_while(fetch)
+    assert max(gaps) < 0.02  # of CPU time; a read of 64 KiB of them took 0.11 s
+
+
+async def test_a_page_that_is_sent_line_by_line_is_read() -> None:
+    line = b"requests_total 1\n"
+    chunks = (b"%x\r\n%s\r\n" % (len(line), line)) * 8000
+
+    async def handler(stream: trio.SocketStream) -> None:
+        await next_request(stream)
+        await stream.send_all(OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+
+    async with raw(handler) as port, Fetcher(f"http://127.0.0.1:{port}") as fetcher:
+        page = await fetcher.get("/", timeout_s=30, limit=16 << 20)
+    assert page.body == line * 8000
 
 
 async def test_redirects_are_not_followed_and_get_no_token(tmp_path: Path) -> None:
