@@ -41,9 +41,26 @@ def bucket_bounds(index: int, power: int) -> tuple[int, int]:
     return low, low + (1 << width_bits) - 1
 
 
+def all_bounds(power: int, max_power: int = 64) -> tuple[U64, U64]:
+    """As `bucket_bounds`, of every bucket over values of `max_power` bits, ascending."""
+    index = np.arange(histogram_buckets(power, max_power), dtype=np.uint64)
+    octave = index >> np.uint64(power)
+    width_bits = np.maximum(octave, np.uint64(1)) - np.uint64(1)
+    # The highest bit, which the index of a bucket of the first octave lacks, and those that choose the bucket.
+    leading = np.where(octave == 0, index, (index & np.uint64((1 << power) - 1)) | np.uint64(1 << power))
+    low = leading << width_bits
+    return low, low + ((np.uint64(1) << width_bits) - np.uint64(1))
+
+
 def upper_bounds(power: int) -> U64:
     """The highest value of every bucket, ascending."""
-    return np.array([bucket_bounds(index, power)[1] for index in range(histogram_buckets(power))], dtype=np.uint64)
+    return all_bounds(power)[1]
+
+
+def middles(power: int, max_power: int = 64) -> npt.NDArray[np.float64]:
+    """What values are taken for that are known by their bucket only."""
+    low, high = all_bounds(power, max_power)
+    return low.astype(np.float64) + (high - low).astype(np.float64) / 2
 
 
 def quantile(counts: U64, q: float) -> int | None:
@@ -72,12 +89,7 @@ def mean(counts: U64) -> float | None:
     total = int(counts.sum(dtype=np.uint64))
     if total == 0:
         return None
-    return float(np.dot(counts.astype(np.float64), _middles(_power_of(len(counts))))) / total
-
-
-def _middles(power: int) -> npt.NDArray[np.float64]:
-    bounds = (bucket_bounds(index, power) for index in range(histogram_buckets(power)))
-    return np.array([(low + high) / 2 for low, high in bounds], dtype=np.float64)
+    return float(np.dot(counts.astype(np.float64), middles(_power_of(len(counts))))) / total
 
 
 def _power_of(length: int) -> int:

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from rezolus.histogram import (
     MAX_VALUE,
+    all_bounds,
     bucket_bounds,
     bucket_index,
     mean,
+    middles,
     quantile,
     quantiles,
     upper_bounds,
@@ -63,6 +65,14 @@ def test_buckets_cover_all_values_without_gap_or_overlap(power: int) -> None:
 def test_bounds_at_power_3_agree_with_the_published_ones(index: int, bounds: tuple[int, int]) -> None:
     assert bucket_bounds(index, 3) == bounds
     assert upper_bounds(3)[index] == bounds[1]
+
+
+@pytest.mark.parametrize(("power", "bits"), [(0, 64), (3, 64), (7, 64), (10, 64), (0, 1), (3, 4), (7, 35)])
+def test_the_bounds_of_all_buckets_at_once_are_those_of_each(power: int, bits: int) -> None:
+    each = [bucket_bounds(index, power) for index in range(histogram_buckets(power, bits))]
+    lows, highs = all_bounds(power, bits)
+    assert list(zip(lows.tolist(), highs.tolist(), strict=True)) == each
+    assert middles(power, bits).tolist() == [(low + high) / 2 for low, high in each]
 
 
 def test_quantiles_of_1_to_1000_agree_with_the_published_ones() -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rezolus.histogram import bucket_bounds, bucket_index
-from rezolus.reading import Catalog, Reading, histogram_buckets
+from rezolus.histogram import all_bounds, middles
+from rezolus.reading import Catalog, Reading
 from rezolus.recording.segment import identity
 
 PERCENTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
@@ -43,17 +43,15 @@ class Group:
         self.numbers = tuple(numbers)
         self._series = [catalog.histograms[number] for number in numbers]
         self._buckets = series.buckets
-        bounds = [bucket_bounds(at, series.power) for at in range(self._buckets)]
-        self._uppers = [upper for _, upper in bounds]
-        self._middles = np.array([(low + high) / 2 for low, high in bounds])
+        lows, self._uppers = all_bounds(series.power, series.max_power)
+        self._middles = middles(series.power, series.max_power)
         self._positions = self._positions_of([catalog.histogram_offsets[number] for number in numbers])
         power = min(grouping_power, series.power)
-        count = histogram_buckets(power, series.max_power)
-        self.uppers = tuple(bucket_bounds(at, power)[1] for at in range(count))
+        coarse_lows, uppers = all_bounds(power, series.max_power)
+        self.uppers: tuple[int, ...] = tuple(uppers.tolist())
         """Bounds of the buckets that `cumulative` gives."""
-        # Coarser buckets hold whole finer ones: each begins where the coarse number changes.
-        coarse = [bucket_index(low, power) for low, _ in bounds]
-        self._starts = None if power == series.power else np.searchsorted(np.array(coarse), np.arange(count))
+        # Coarser buckets hold whole finer ones: each begins where one of these does.
+        self._starts = None if power == series.power else np.searchsorted(lows, coarse_lows)
         self._paired_with: Catalog | None = None
         self._pairs: tuple[npt.NDArray[np.bool_], Rows] = (np.empty(0, bool), np.empty((0, 0), np.intp))
 
@@ -71,12 +69,10 @@ class Group:
         totals = running[:, -1].astype(np.float64)
         usable = (have & (totals > 0) & ~(now < past).any(axis=1)).tolist()
         ranks = np.maximum(1.0, np.ceil(np.outer(PERCENTILES, totals)))
-        indexes = [(running < rank.astype(np.uint64)[:, None]).sum(axis=1).tolist() for rank in ranks]
-        uppers = self._uppers
-        return [
-            tuple(uppers[min(at, len(uppers) - 1)] for at in row) if fine else None
-            for fine, row in zip(usable, zip(*indexes, strict=True), strict=True)
-        ]
+        last = self._buckets - 1
+        indexes = [(running < rank.astype(np.uint64)[:, None]).sum(axis=1) for rank in ranks]
+        highest = [self._uppers[np.minimum(index, last)].tolist() for index in indexes]
+        return [row if fine else None for fine, row in zip(usable, zip(*highest, strict=True), strict=True)]
 
     def totals(self, reading: Reading) -> list[tuple[int, float]]:
         """Count and estimated sum of each."""

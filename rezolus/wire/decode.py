@@ -7,7 +7,7 @@ remembers is of the previous snapshot, so its memory is bounded by the size of w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -18,6 +18,7 @@ from rezolus.reading import ABSENT_GAUGE, Reading, histogram_buckets
 from rezolus.wire.columns import Columns, MakeSeries, Present, SeriesLists, WireError, chosen
 from rezolus.wire.fnv import fnv1a_128
 from rezolus.wire.messages import (
+    BUCKETS_TOGETHER,
     H2,
     MOST_SERIES,
     NIL,
@@ -92,6 +93,8 @@ class Decoder:
     def _flat(self, message: V1 | V2, duration: Duration, version: Version) -> Snapshot:
         counters, gauges, histograms = message.counters, message.gauges, message.histograms
         configs = [_check_histogram(histogram.value) for histogram in histograms]
+        buckets = [histogram.value.buckets for histogram in histograms]
+        _check_together(buckets)
         signature = (
             [(metric.name, metric.metadata) for metric in counters],
             [(metric.name, metric.metadata) for metric in gauges],
@@ -103,7 +106,7 @@ class Decoder:
             lambda make: _flat_series(make, counters, gauges, histograms),
             [counter.value for counter in counters],
             [gauge.value for gauge in gauges],
-            [histogram.value.buckets for histogram in histograms],
+            buckets,
         )
         reading.time_ns, reading.duration_ns = _time_ns(message.systemtime), _duration_ns(duration)
         return Snapshot(reading, message.metadata, version)
@@ -130,6 +133,7 @@ class Decoder:
             counters += [value for value in group.counters if value is not None]
             gauges += [ABSENT_GAUGE if value is None else value for value in group.gauges]
             buckets += [value.buckets for value in group.histograms if value is not None]
+        _check_together(buckets)
         reading = self._columns.reading(parts, lambda make: _grouped_series(make, parts), counters, gauges, buckets)
         self._schemas = used
         reading.time_ns, reading.duration_ns = _time_ns(message.systemtime), _duration_ns(message.duration)
@@ -232,6 +236,12 @@ def _check_histogram(histogram: H2) -> H2Config:
     if len(histogram.buckets) != expected:
         raise WireError(f"a histogram has {len(histogram.buckets)} buckets where its configuration says {expected}")
     return config
+
+
+def _check_together(buckets: Iterable[list[int]]) -> None:
+    """Raises WireError when all histograms together have more than a snapshot may."""
+    if sum(map(len, buckets)) > BUCKETS_TOGETHER:
+        raise WireError(f"its histograms have more than {BUCKETS_TOGETHER} buckets together")
 
 
 @lru_cache(maxsize=64)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rezolus.reading import Reading
+from rezolus.reading import Reading, histogram_buckets
 from rezolus.wire.decode import Decoder, Snapshot, WireError, decode_stream
 from rezolus.wire.encode import Encoder
 from rezolus.wire.fnv import fnv1a_128
-from rezolus.wire.messages import MOST_SERIES
+from rezolus.wire.messages import BUCKETS_TOGETHER, MOST_BUCKETS, MOST_SERIES, h2_config
 from rezolus.wire.split import BadMessageError, message_end
 from tests.wire.readings import readings, values
 from tests.wire.test_decode import data
@@ -173,6 +173,35 @@ def test_many_groups_do_not_have_more_series_than_one_could() -> None:
     assert attempt(msgspec.msgpack.encode([[1, 0], [0, 0], {}, [group] * 4])) is not None
     with pytest.raises(WireError, match=f"more than {MOST_SERIES} members"):
         Decoder().decode(msgspec.msgpack.encode([[1, 0], [0, 0], {}, [group] * 5]))
+
+
+def with_histograms(version: str, power: int, count: int) -> bytes:
+    """A snapshot of so many histograms of this grouping power, all of whose buckets are 0."""
+    length = histogram_buckets(power)
+    h2 = b"\x92" + msgspec.msgpack.encode(h2_config(power, 64)) + b"\xdd" + length.to_bytes(4, "big") + bytes(length)
+    many = b"\xdd" + count.to_bytes(4, "big")
+    if version == "v2":
+        return b"\x96\x92\x01\x00\x92\x00\x00\x80\x90\x90" + many + (b"\x93\xa1a" + h2 + b"\x80") * count
+    schema = [[], [], [["a", {}]] * count]
+    group = [msgspec.msgpack.encode(part) for part in ("g", fnv1a_128(msgspec.msgpack.encode(schema)), schema, None)]
+    return b"\x94\x92\x01\x00\x92\x00\x00\x80\x91\x97" + b"".join(group) + b"\x90\x90" + many + h2 * count
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_a_histogram_finer_than_anybody_has_is_refused(version: str) -> None:
+    finest = attempt(with_histograms(version, 10, 1))
+    assert finest is not None
+    assert len(finest.reading.histograms) == 56_320
+    with pytest.raises(WireError, match=f"array` of length <= {MOST_BUCKETS}"):
+        Decoder().decode(with_histograms(version, 11, 1))
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_histograms_have_so_many_buckets_together_and_no_more(version: str) -> None:
+    most = BUCKETS_TOGETHER // histogram_buckets(10)
+    assert attempt(with_histograms(version, 10, most)) is not None
+    with pytest.raises(WireError, match=f"more than {BUCKETS_TOGETHER} buckets together"):
+        Decoder().decode(with_histograms(version, 10, most + 1))
 
 
 def test_what_is_remembered_is_of_the_last_snapshot_only() -> None:
