@@ -37,6 +37,7 @@ TokenReader = Callable[[], str]
 
 MAX_BODY = 64 * 1024
 """Bytes of a request's body; none of ours has one."""
+TOO_LONG = (413, f"the body is too long: at most {MAX_BODY} bytes")
 MAX_TOKEN = 4096
 """Bytes of a file with a token."""
 RETRY_AFTER_S = 5
@@ -125,10 +126,13 @@ class Guard:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application."""
         refusal = self.refusal(scope) or await self.token_refusal(scope)
-        if refusal is None:
-            await self._app(scope, _bounded(receive), send)
-        else:
+        if refusal is not None:
             await _answer(send, *refusal)
+            return
+        exchange = _Exchange(receive, send)
+        await self._app(scope, exchange.receive, exchange.send)
+        if exchange.too_long and not exchange.answered:
+            await _answer(send, *TOO_LONG)
 
     def refusal(self, scope: Any) -> tuple[int, str] | None:
         """Status and text with which to refuse a request whatever token it bears; None to let it pass."""
@@ -140,7 +144,9 @@ class Guard:
         if len(hosts) > 1 or not self._names.allow(hosts[0].decode("latin-1"), reading=reading):
             return 421, "this server does not go by that name: use its address, or configure the name in `hosts`"
         if _length(headers) > MAX_BODY:
-            return 413, f"the body is too long: at most {MAX_BODY} bytes"
+            return TOO_LONG
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            return 400, "a body has a Content-Length or a Transfer-Encoding, not both"
         if _is_cross_site(headers, hosts[0]) and not (reading and _follows_a_link(headers)):
             return 403, "refused: a browser sent this for another site's page"
         return None
@@ -209,17 +215,27 @@ def _bears(headers: dict[bytes, list[bytes]], token: bytes) -> bool:
     return scheme.lower() == b"bearer" and hmac.compare_digest(presented.strip(), token)
 
 
-def _bounded(receive: Any) -> Any:
-    """`receive` that breaks off a body which is longer than it may be, whatever it had announced."""
-    got = 0
+class _Exchange:
+    """A request and its answer as the application sees them: a body that is too long is broken off, whatever it had announced."""
 
-    async def bounded() -> Any:
-        nonlocal got
-        message = await receive()
-        got += len(message.get("body", b""))
-        return message if got <= MAX_BODY else {"type": "http.disconnect"}
+    def __init__(self, receive: Any, send: Any) -> None:
+        self._receive = receive
+        self._send = send
+        self._got = 0
+        self.answered = False
 
-    return bounded
+    @property
+    def too_long(self) -> bool:
+        return self._got > MAX_BODY
+
+    async def receive(self) -> Any:
+        message = await self._receive()
+        self._got += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if self.too_long else message
+
+    async def send(self, message: Any) -> None:
+        self.answered = True
+        await self._send(message)
 
 
 def _without_port(host: str) -> str:
@@ -231,6 +247,8 @@ def _without_port(host: str) -> str:
 async def _answer(send: Any, status: int, text: str) -> None:
     body = f"{text}\n".encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    if status in {400, 413}:
+        headers.append((b"connection", b"close"))  # what comes of the body would be taken for the next request
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 503:

@@ -162,6 +162,25 @@ async def test_a_body_beyond_the_bound_is_refused() -> None:
         assert await get(address) == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (b"Transfer-Encoding: chunked\r\n", b"11000\r\n" + bytes(0x11000) + b"\r\n0\r\n\r\n", b"413"),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", b"4\r\nabcd\r\n0\r\n\r\n", b"400"),
+    ],
+)
+async def test_a_body_that_is_not_taken_ends_the_connection(headers: bytes, body: bytes, status: bytes) -> None:
+    """So that nothing of it is taken for the next request."""
+    async with serving() as address:
+        with trio.fail_after(30):
+            async with await trio.open_tcp_stream(address.host, address.port) as stream:
+                hidden = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                await stream.send_all(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n" + body + hidden)
+                answer = b"".join([part async for part in stream])
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 def malformed(chance: random.Random) -> bytes:
     """A request that was valid once."""
     valid = (
