@@ -128,6 +128,7 @@ class _Tcp(TCPServer):
     def __init__(self, connection: _Connection, config: HypercornConfig, context: WorkerContext) -> None:
         # It is declared to take TLS, and takes both.
         super().__init__(connection, config, context, ConnectionState({}), connection.stream)  # type: ignore[arg-type]
+        self._connection = connection
         self._ended = False
         """Whether the client sends nothing more."""
 
@@ -158,10 +159,21 @@ class _Tcp(TCPServer):
         """As inherited; what is to be sent while the connection is being closed is dropped."""
         if self._ended and isinstance(event, Updated):
             return  # an idle connection that the client has ended would wait for its time to be over
+        if isinstance(event, Closed) and self._is_answering():
+            return  # what follows the request is none, which is no reason to cut the answer off; its end closes
         try:
             await super().protocol_send(event)
         except trio.BusyResourceError:
             await self.protocol.handle(Closed())
+
+    def _is_answering(self) -> bool:
+        """Whether an answer has begun and its application is still at it."""
+        protocol = self.protocol
+        return (
+            self._connection.busy
+            and isinstance(protocol, H11Protocol)
+            and protocol.connection.our_state is h11.SEND_BODY
+        )
 
     async def _close(self) -> None:
         """As inherited, also from a request's task, which is cancelled once it has answered: who sent `Connection: close` waits."""

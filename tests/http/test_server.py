@@ -169,7 +169,9 @@ async def test_a_body_beyond_the_bound_is_refused() -> None:
         (b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", b"4\r\nabcd\r\n0\r\n\r\n", b"400"),
     ],
 )
-async def test_a_body_that_is_not_taken_ends_the_connection(headers: bytes, body: bytes, status: bytes) -> None:
+async def test_a_body_that_is_not_taken_ends_the_connection_with_a_sentence(
+    headers: bytes, body: bytes, status: bytes
+) -> None:
     """So that nothing of it is taken for the next request."""
     async with serving() as address:
         with trio.fail_after(30):
@@ -179,6 +181,7 @@ async def test_a_body_that_is_not_taken_ends_the_connection(headers: bytes, body
                 answer = b"".join([part async for part in stream])
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"body" in answer.partition(b"\r\n\r\n")[2]
 
 
 def malformed(chance: random.Random) -> bytes:
