@@ -23,7 +23,7 @@ from rezolus.recording.body import Body
 from rezolus.recording.output import give_name
 from rezolus.recording.ring import read_span
 from rezolus.recording.segment import Identity, Layout, Row, Segment, SegmentError, identity, width_of
-from rezolus.recording.store import DumpResult, segment_files
+from rezolus.recording.store import DumpResult, Extent, segment_files
 
 GROUP_ROWS = 1800
 GROUP_BYTES = 8 << 20
@@ -110,13 +110,17 @@ def _places(slots: U64, own: Layout) -> U64:
     return slots[own.slots]
 
 
-def dump(folder: Path, start_ns: int, end_ns: int, output: Path, work_name: str) -> DumpResult:
+def dump(
+    folder: Path, start_ns: int, end_ns: int, output: Path, work_name: str, extent: Extent | None = None
+) -> DumpResult:
     """Write the readings of the buffer `folder` between two wall clock times, both included, to the file `output`.
 
-    `work_name`: what the unfinished dump is called in `folder`. Without readings no file is written.
+    `work_name`: what the unfinished dump is called in `folder`. `extent`: the segments that are the buffer, in a folder that may
+    have others; None: all of them are. Without readings no file is written.
     Damaged segments are left out, from the damage on, and reported on stderr. Raises OSError and UserError.
     """
-    files = [path for path in segment_files(folder) if _overlaps(path, start_ns, end_ns)]
+    buffer = [path for path in segment_files(folder) if extent is None or path in extent]
+    files = [path for path in buffer if _overlaps(path, start_ns, end_ns)]
     _check_space(folder, files)
     work = folder / work_name
     work.mkdir()

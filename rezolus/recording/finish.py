@@ -25,7 +25,7 @@ from rezolus.recording.groups import INDEX
 from rezolus.recording.output import give_name
 from rezolus.recording.raw import RAW, settle
 from rezolus.recording.segment import Segment, SegmentError
-from rezolus.recording.store import aside_of, folder_lock, segment_files, segment_number
+from rezolus.recording.store import Extent, aside_of, folder_lock, segment_files, segment_number
 
 NICENESS = 5
 """Turning segments into Parquet can wait for the sampling."""
@@ -154,7 +154,9 @@ def main(arguments: list[str]) -> int:
     try:
         if command == "dump":
             os.nice(NICENESS)
-            dumped = dump(Path(folder), int(operand), int(more[0]), Path(more[1]), more[2])
+            dumped = dump(
+                Path(folder), int(operand), int(more[0]), Path(more[1]), more[2], Extent(int(more[3]), int(more[4]))
+            )
             print(msgspec.json.encode(dumped).decode())  # noqa: T201
         elif command == "absorb":
             os.nice(NICENESS)

@@ -30,6 +30,7 @@ from rezolus.recording.store import (
     DAMAGED,
     DUMP_PREFIX,
     SUFFIX,
+    Extent,
     create_segment,
     segment_files,
     segment_number,
@@ -164,13 +165,17 @@ class Ring:
         self._trim()
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """While the context lasts, no segment that is there at its beginning leaves the disk."""
+    def hold(self) -> Iterator[Extent]:
+        """While the context lasts, no segment that is in the buffer at its beginning leaves the disk; which those are.
+
+        Others may be on the disk: what was dropped earlier and is still held by somebody else, and what is begun later.
+        """
         token = object()
         with self._lock:
             self._holds.add(token)
+            extent = self._extent()
         try:
-            yield
+            yield extent
         finally:
             with self._lock:
                 self._holds.discard(token)
@@ -203,6 +208,12 @@ class Ring:
         if self._writer is not None:
             self._seal(self._writer)
         self._unlink(self._unheld())
+
+    def _extent(self) -> Extent:
+        """What is in the buffer; with the lock."""
+        writer = self._writer
+        paths = [entry.path for entry in self._sealed] + ([] if writer is None else [writer.path])
+        return Extent(segment_number(paths[0]), segment_number(paths[-1])) if paths else Extent(0, -1)
 
     def _space(self) -> int:
         """Bytes that the buffer has or could have: on a small disk it must be able to go by small steps, too."""

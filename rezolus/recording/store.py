@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,19 @@ class DumpResult(msgspec.Struct, frozen=True):
     last_ns: int | None = None
     """Wall clock of the last reading."""
     bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Which of a folder's segments are meant, by number; both ends belong to it."""
+
+    first: int
+    last: int
+    """Less than `first`: none."""
+
+    def __contains__(self, path: Path) -> bool:
+        """Whether a segment is one of them."""
+        return self.first <= segment_number(path) <= self.last
 
 
 def segment_files(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ import trio
 
 from rezolus.errors import UserError
 from rezolus.recording.child import Finisher, not_started
-from rezolus.recording.store import DUMP_PREFIX, DumpResult
+from rezolus.recording.store import DUMP_PREFIX, DumpResult, Extent
 from rezolus.sinks.timerange import TimeRange
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ class BusyError(UserError):
 
 
 class Dumps:
-    """Makes dumps of the buffer in `folder`. `hold` keeps what is in the buffer from being dropped for a while."""
+    """Makes dumps of the buffer in `folder`. `hold` keeps what is in the buffer on the disk for a while, and says what that is."""
 
     def __init__(
-        self, name: str, folder: Path, hold: Callable[[], AbstractContextManager[None]], finisher: Finisher
+        self, name: str, folder: Path, hold: Callable[[], AbstractContextManager[Extent]], finisher: Finisher
     ) -> None:
         self._name = name
         self._folder = folder
@@ -92,16 +92,18 @@ class Dumps:
         raise AssertionError  # nobody cancels the shield
 
     async def make(self, span: TimeRange, output: Path) -> DumpResult:
-        """Write the readings of a range, as the buffer is now, to `output`. Raises DumpFailedError.
+        """Write the readings of a range to `output`. Raises DumpFailedError.
 
+        Few are made at a time. The buffer is taken as it is when this one's turn comes: nothing that it has dropped by then
+        and another dump still needs, and nothing that is begun later; the segment being written is read as far as it goes.
         Once begun it is not cancelled with who asked, a client that goes away for instance: children would pile up, and
         what they read could be dropped under them. `stop` ends it.
         """
         work = self.temporary().with_suffix(".work")
         try:
-            with self._hold():
-                async with self._running:
-                    result = await self._stoppable(span, output, work)
+            async with self._running:
+                with self._hold() as extent:
+                    result = await self._stoppable(span, extent, output, work)
         except DumpFailedError:
             self.failed += 1
             raise
@@ -116,20 +118,21 @@ class Dumps:
         for scope in self._scopes:
             scope.cancel()
 
-    async def _stoppable(self, span: TimeRange, output: Path, work: Path) -> DumpResult:
+    async def _stoppable(self, span: TimeRange, extent: Extent, output: Path, work: Path) -> DumpResult:
         scope = trio.CancelScope(shield=True)
         self._scopes.add(scope)
         if self._stopped:
             scope.cancel()
         try:
             with scope:
-                return await self._run_child(span, output, work)
+                return await self._run_child(span, extent, output, work)
         finally:
             self._scopes.discard(scope)
         raise DumpFailedError("the daemon is stopping")
 
-    async def _run_child(self, span: TimeRange, output: Path, work: Path) -> DumpResult:
-        arguments = ["dump", str(self._folder), str(span.start_ns), str(span.end_ns), str(output), work.name]
+    async def _run_child(self, span: TimeRange, extent: Extent, output: Path, work: Path) -> DumpResult:
+        numbers = str(extent.first), str(extent.last)
+        arguments = ["dump", str(self._folder), str(span.start_ns), str(span.end_ns), str(output), work.name, *numbers]
         try:
             done = await self._finisher(arguments)
         except OSError as error:

@@ -24,7 +24,7 @@ from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.recording.output import can_hold_files, refuse_others
 from rezolus.recording.ring import FULL, Limits, Ring, RingStatistics
-from rezolus.recording.store import DumpResult, folder_lock
+from rezolus.recording.store import DumpResult, Extent, folder_lock
 from rezolus.sinks.dumps import BusyError, DumpFailedError, Dumps
 from rezolus.sinks.hindsight_pages import make_app
 from rezolus.sinks.timerange import TimeRange
@@ -179,7 +179,7 @@ class Hindsight:
             error=self._disk.error or self._listen_error,
         )
 
-    def _hold(self) -> contextlib.AbstractContextManager[None]:
+    def _hold(self) -> contextlib.AbstractContextManager[Extent]:
         if self._ring is None:
             raise DumpFailedError(f"the buffer is not open: {self._disk.error or 'just starting'}")
         return self._ring.hold()

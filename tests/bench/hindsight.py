@@ -100,6 +100,8 @@ def _dump(rows: int, interval_ns: int) -> list[Row]:
             *map(str, ALL_TIME),
             str(output),
             str(folder / "dump.work"),
+            "0",
+            "999999",
         ]
         begin = time.perf_counter()
         child = os.posix_spawn(sys.executable, [sys.executable, "-P", "-m", *command], environment, file_actions=QUIET)

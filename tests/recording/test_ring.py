@@ -23,7 +23,7 @@ from rezolus.reading import Catalog, Reading, Series
 from rezolus.recording.dump import DumpError, dump
 from rezolus.recording.ring import Limits, Ring, Span, read_span
 from rezolus.recording.segment import Segment
-from rezolus.recording.store import create_segment, segment_files
+from rezolus.recording.store import Extent, create_segment, segment_files
 from rezolus.recording.writer import SegmentWriter
 from tests.disks import tmpfs, use_up
 from tests.recording.replayed import readings_in
@@ -387,9 +387,26 @@ def test_segments_leave_the_disk_only_when_no_dump_holds_them(tmp_path: Path) ->
             fill(ring, 30, 30)
             assert numbers(tmp_path) == list(range(60))
         assert numbers(tmp_path) == list(range(60))
-    fill(ring, 60, 1)  # they go with the next reading: whoever ends a dump does not wait for the disk
+        with ring.hold() as extent:  # a dump is not of what others hold
+            result = dump(tmp_path, 0, 2**64 - 1, tmp_path / "out.parquet", "dump-test.work", extent)
+            assert result.rows == ring.statistics().rows < 30
+            assert pq.read_table(tmp_path / "out.parquet")["ticks"].to_pylist()[-1] == 59
+            fill(ring, 60, 20)
+            assert dump(tmp_path, 0, 2**64 - 1, tmp_path / "out.parquet", "dump-test.work", extent) == result
+    fill(ring, 80, 1)  # they go with the next reading: whoever ends a dump does not wait for the disk
     assert len(numbers(tmp_path)) <= 20
-    assert numbers(tmp_path)[-1] == 60
+    assert numbers(tmp_path)[-1] == 80
+    ring.close()
+
+
+def test_an_empty_buffer_has_no_segments(tmp_path: Path) -> None:
+    ring = opened(tmp_path)
+    with ring.hold() as extent:
+        assert extent == Extent(0, -1)
+        fill(ring, 0, 15)
+        assert not dump(tmp_path, 0, 2**64 - 1, tmp_path / "out.parquet", "dump-test.work", extent).rows
+    with ring.hold() as extent:
+        assert extent == Extent(0, 1)
     ring.close()
 
 

@@ -24,7 +24,7 @@ from rezolus import __version__
 from rezolus.config import HindsightConfig
 from rezolus.guard import TokenError
 from rezolus.reading import Catalog, Reading, Series
-from rezolus.recording.child import Finished
+from rezolus.recording.child import Finished, finish_in_child
 from rezolus.sinks.dumps import MAX_OPEN
 from rezolus.sinks.hindsight import Hindsight, HindsightError
 from rezolus.sinks.hindsight_pages import CHUNK, Sending
@@ -251,6 +251,37 @@ async def test_many_dumps_at_once_and_more_are_told_to_come_back(tmp_path: Path)
         assert (await hindsight.client.get("/dump")).status_code == 200
         await until(lambda: sink.dumps.open == 0)
         assert [name for name in names(sink.folder) if not name.endswith(".segment")] == []
+
+
+async def test_a_dump_that_waited_is_the_buffer_when_its_turn_comes(tmp_path: Path) -> None:
+    begun: list[list[str]] = []
+    go_on = trio.Event()
+
+    async def waiting(arguments: list[str]) -> Finished:
+        begun.append(arguments)
+        await go_on.wait()
+        return await finish_in_child(arguments)
+
+    readings = list(Walk(SMALL).run(100))
+    sink = Hindsight("hind", config(tmp_path, duration=20 * S), finisher=waiting)
+    async with running(sink) as hindsight:
+        await hindsight.give(readings[:15])
+        answers: list[httpx.Response] = []
+
+        async def ask() -> None:
+            answers.append(await hindsight.client.get("/dump"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(ask)
+            await until(lambda: sink.dumps.open == 4)
+            await hindsight.give(readings[15:])
+            assert len(begun) == 2
+            go_on.set()
+        last = sorted(len(times(answer.content)) for answer in answers)[-2:]
+    kept = sink.statistics().ring.rows
+    assert 20 <= kept <= 30
+    assert last == [kept, kept]
 
 
 async def test_a_client_that_reads_nothing_or_goes_away_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ async def main(folder: Path, events: frozenset[str]) -> None:
 
     async def killed(arguments: list[str]) -> Finished:
         """Leaves its work behind."""
-        work = sink.folder / arguments[-1]
+        work = sink.folder / arguments[5]
         await trio.to_thread.run_sync(work.mkdir)
         return Finished(-9, "", "")
 
