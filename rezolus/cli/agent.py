@@ -93,7 +93,7 @@ def _run(control: socket.socket | None, path: Path, form: Form) -> None:
 
 def _import_the_rest(config: Config) -> None:
     """What is imported where it is used would else be imported by a user who may not be able to read it."""
-    names = ["rezolus.recording.child"]
+    names = ["rezolus.recording.child", "rezolus.sinks.exporter", "rezolus.sinks.hindsight"]
     if config.agent.enabled:
         names += ["rezolus.bpf.handover", "rezolus.agent.server", "rezolus.agent.status"]
         names += ["rezolus.daemon.control", "rezolus.daemon.status"]

@@ -19,8 +19,6 @@ from rezolus.daemon.services import Service, Services
 from rezolus.errors import UserError
 from rezolus.outputs import needs_of, sinks_of
 from rezolus.recording.child import Finisher
-from rezolus.sinks.exporter import Exporter
-from rezolus.sinks.hindsight import Hindsight
 from rezolus.sinks.recorder import Recorder
 from rezolus.sinks.stream import StreamStatistics
 from rezolus.sockets import check_free
@@ -240,10 +238,14 @@ class Ensemble:
         metadata = partial(metadata_of, connected, config.source)
         match config:
             case ExporterConfig():
+                from rezolus.sinks.exporter import Exporter
+
                 up = partial(self.feeds.deliver, config.source)
                 return Exporter(name, config, self.streams, up=up, snapshot_format=self.config.agent.snapshot_format)
             case RecorderConfig():
                 return Recorder(name, config, metadata, self._finisher)
             case HindsightConfig():
+                from rezolus.sinks.hindsight import Hindsight
+
                 return Hindsight(name, config, metadata, self._finisher)
         assert_never(config)
