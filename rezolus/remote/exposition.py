@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rezolus.errors import UserError
+from rezolus.wire.messages import MOST_SERIES
 
-MAX_LINES = 300_000
-"""Of a page. More would take seconds to read, and nobody looks at that many series."""
+MAX_LINES = 3 * MOST_SERIES
+"""Of a page: as many series as a snapshot may have, each with HELP and TYPE. More would take seconds to read."""
 MAX_LINE = 64 << 10
 """Characters of a line. Taking longer ones apart costs a hundred times their size in memory."""
 TYPES = frozenset(

@@ -16,9 +16,8 @@ import numpy as np
 from rezolus.reading import ABSENT_GAUGE, I64, U64, Catalog, Reading, Series
 from rezolus.remote.distribution import Buckets, Distribution
 from rezolus.remote.exposition import Exposition, Number, PageError, Sample, parse_key, parse_page
+from rezolus.wire.messages import BUCKETS_TOGETHER, MOST_SERIES
 
-MAX_SLOTS = 1 << 22
-"""Buckets of all histograms of a page, 32 MiB of a reading; what is beyond is left out, and that is said."""
 RESERVED = frozenset({"metric", "metric_type"})
 """Labels that say something else in recordings; kept as `exported_<label>`."""
 NO_LABELS = frozenset({"unit", "sampler", "grouping_power", "max_value_power"})
@@ -41,20 +40,20 @@ class Scrape:
 class PageDecoder:
     """Decodes the pages of one endpoint, one after the other.
 
-    Pages with the same series one after the other give the same `Catalog`.
+    Pages with the same series one after the other give the same `Catalog`, other pages the same `Series` for the same ones.
     """
 
     def __init__(self) -> None:
         self._plan: _Plan | None = None
 
     def decode(self, body: bytes, *, openmetrics: bool) -> Scrape:
-        """Raises PageError for what is no page of metrics, or one without any."""
+        """Raises PageError for what is no page of metrics, for one without any and for one with too many."""
         page = parse_page(body, openmetrics=openmetrics)
         if not page.keys:
             raise PageError("it has no samples")
         plan = self._plan
         if plan is None or not plan.fits(page):
-            plan = _Plan(page, {} if plan is None else plan.samples)
+            plan = _Plan(page, plan)
             self._plan = plan
         return Scrape(plan.reading(page.values), plan.problems)
 
@@ -65,11 +64,14 @@ class PageDecoder:
 
 
 class _Plan:
-    """What the samples of a page become."""
+    """What the samples of a page become. `before`: that of the page before, whose samples and series go on."""
 
-    def __init__(self, page: Exposition, known: Mapping[str, Sample]) -> None:
+    def __init__(self, page: Exposition, before: _Plan | None) -> None:
         self._page = page
-        self.samples = {key: known.get(key) or parse_key(key) for key in page.keys}
+        known: Mapping[str, Sample] = {} if before is None else before.samples
+        self.samples: dict[str, Sample] = {key: known.get(key) or parse_key(key) for key in page.keys}
+        self._known: Mapping[object, Series] = {} if before is None else before.series
+        self.series: dict[object, Series] = {}
         self.problems: tuple[str, ...] = ()
         self.helps: dict[str, str] = {}
         self._roles: dict[str, tuple[Role, str]] = {}
@@ -79,8 +81,11 @@ class _Plan:
         self._strict: list[int] = []
         for at, key in enumerate(page.keys):
             self._enter(at, self.samples[key])
+            if len(self._counters) + len(self._gauges) + len(self._distributions) > MOST_SERIES:
+                raise PageError(f"it has more than {MOST_SERIES} series")
         self._unusable = self._find_unusable(page.values)
         self._finish(frozenset(self._unusable))
+        self._known = {}
 
     def fits(self, page: Exposition) -> bool:
         """Whether the page has the same samples, and the same of them are usable."""
@@ -154,7 +159,7 @@ class _Plan:
             if histogram is None:
                 continue
             slots += histogram.series.buckets
-            if slots > MAX_SLOTS:
+            if slots > BUCKETS_TOGETHER:
                 slots -= histogram.series.buckets
                 left_out += 1
             else:
@@ -163,14 +168,19 @@ class _Plan:
         self._gauges_at = [at for _, at in gauges]
         self._buckets = Buckets(histograms)
         self._catalog = Catalog(
-            tuple(series for series, _ in counters),
-            tuple(series for series, _ in gauges),
-            tuple(histogram.series for histogram in histograms),
+            tuple(self._same(series) for series, _ in counters),
+            tuple(self._same(series) for series, _ in gauges),
+            tuple(self._same(histogram.series) for histogram in histograms),
         )
         if left_out:
             self.problems = (
-                f"{left_out} of its histograms are left out: together they have more than {MAX_SLOTS} buckets",
+                f"{left_out} of its histograms are left out: together they have more than {BUCKETS_TOGETHER} buckets",
             )
+
+    def _same(self, series: Series) -> Series:
+        """The series as the page before had it, so that what others worked out for it is worked out once."""
+        key = (_key(series), series.kind, series.help, series.power, series.max_power)
+        return self.series.setdefault(key, self._known.get(key, series))
 
 
 def _role(name: str, types: Mapping[str, str]) -> tuple[Role, str]:

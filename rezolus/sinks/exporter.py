@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -22,7 +22,7 @@ from rezolus.answers import Answers
 from rezolus.config import ExporterConfig
 from rezolus.http import serve
 from rezolus.pages import SNAPSHOT_TYPES, accepted_encoding, encoded, refuse_in_words, text
-from rezolus.reading import Reading
+from rezolus.reading import Catalog, Reading
 from rezolus.sinks.exposition import TEXT, Syntax
 from rezolus.sinks.negotiation import choose
 from rezolus.sinks.prometheus import Family, Renderer, Style
@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 FRESH_INTERVALS = 5
 FRESH_NS = 15_000_000_000
 """A reading older than both of these is not served any more: whoever looks must see that nothing comes."""
+
+LONG_SERIES, LONG_VALUES = 2_000, 100_000
+"""New series whose names and labels, and values, buckets included, whose lines take 10 to 20 ms to make."""
 
 BANNER = f"""Rezolus {__version__} Exporter
 
@@ -91,6 +94,8 @@ class Exporter:
         self._taken_ns = 0
         self._answers = Answers()
         self._answers_up: Mapping[str, bool] = {}
+        self._one_at_a_time = trio.Lock()
+        self._prepared: dict[str, Catalog | None] = {}
         self._bound: Bound | None = None
         self._scrapes = self._renders = self._render_ns = self._body_bytes = 0
 
@@ -126,9 +131,9 @@ class Exporter:
             self._reading = self._previous = None
         return self._reading
 
-    def body(self, syntax: Syntax = TEXT) -> bytes:
-        """The exposition of the latest reading."""
-        return self._current_answers().body(syntax.name, lambda: self._render(syntax))
+    async def body(self, syntax: Syntax = TEXT) -> bytes:
+        """The exposition of the latest reading. Made in a thread when that takes long."""
+        return await self._exposition(self._current_answers(), syntax)
 
     def statistics(self) -> ExporterStatistics:
         """Counts so far."""
@@ -154,7 +159,7 @@ class Exporter:
             self._scrapes += 1
             syntax = choose(request.accept_mimetypes) if self._config.openmetrics else TEXT
             answers = self._current_answers()
-            answers.body(syntax.name, lambda: self._render(syntax))
+            await self._exposition(answers, syntax)
             return await _answer(answers, syntax.name, syntax.content_type)
 
         @app.get("/metrics/<any(binary, json):form>")
@@ -163,7 +168,7 @@ class Exporter:
             if reading is None:
                 return text("there is no reading, or none that is not too old\n", 503)
             answers = self._current_answers()
-            binary = answers.body("binary", lambda: self._encoder.encode(reading))
+            binary = await self._made(answers, "binary", partial(self._encoder.encode, reading), reading)
             if form == "json":
                 await answers.body_aside(form, partial(to_json, binary))
             return await _answer(answers, form, SNAPSHOT_TYPES[form])
@@ -217,14 +222,34 @@ class Exporter:
             self._answers_up = dict(up)
         return self._answers
 
-    def _render(self, syntax: Syntax) -> bytes:
-        start = time.perf_counter_ns()
-        reading = self._reading
+    async def _exposition(self, answers: Answers, syntax: Syntax) -> bytes:
+        """The body of the current reading, which `answers` are of."""
         if syntax not in self._renderers:
             config = self._config
             style = Style(syntax, config.histograms, config.summaries, config.grouping_power, config.timestamps)
             self._renderers[syntax] = Renderer(style)
-        body = self._renderers[syntax].render(reading, self._previous, self._families(reading))
+        renderer, reading, previous = self._renderers[syntax], self._reading, self._previous
+        make = partial(self._render, renderer, reading, previous, self._families(reading))
+        return await self._made(answers, syntax.name, make, reading)
+
+    async def _made(self, answers: Answers, key: str, make: Callable[[], bytes], reading: Reading | None) -> bytes:
+        """The body called `key` of a reading, made in a thread when that takes long.
+
+        One at a time, also where they are of different readings: what makes them remembers the series of the last one.
+        """
+        async with self._one_at_a_time:
+            if reading is None or not _takes_long(reading.catalog, self._prepared.get(key)):
+                body = answers.body(key, make)
+            else:
+                body = await answers.body_aside(key, make)
+            self._prepared[key] = None if reading is None else reading.catalog
+            return body
+
+    def _render(
+        self, renderer: Renderer, reading: Reading | None, previous: Reading | None, families: Sequence[Family]
+    ) -> bytes:
+        start = time.perf_counter_ns()
+        body = renderer.render(reading, previous, families)
         self._renders += 1
         self._render_ns = time.perf_counter_ns() - start
         self._body_bytes = len(body)
@@ -258,6 +283,14 @@ class Exporter:
                 tuple(({"sink": stream.name}, stream.lost) for stream in streams),
             ),
         ]
+
+
+def _takes_long(catalog: Catalog, prepared: Catalog | None) -> bool:
+    """Whether making a body takes longer than a sampling clock can wait, the last one having been of `prepared`."""
+    scalars = len(catalog.counters) + len(catalog.gauges)
+    if scalars + catalog.histogram_offsets[-1] > LONG_VALUES:
+        return True
+    return catalog is not prepared and scalars + len(catalog.histograms) > LONG_SERIES
 
 
 async def _answer(answers: Answers, key: str, content_type: str) -> Response:

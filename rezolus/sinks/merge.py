@@ -22,8 +22,8 @@ Labels = Callable[[], Mapping[str, str]]
 
 EXPORTED = "exported_"
 """Before the name of a series' own label that an added one takes the place of: nothing is lost, and Prometheus does the same."""
-KEPT = 16
-"""Merged catalogs that are remembered: one for each set of sources that delivered together."""
+KEPT, KEPT_SERIES = 16, 200_000
+"""Sets of sources that delivered together whose merged catalogs are remembered, and the series in all of these."""
 
 PATIENCE = 10
 """Rounds in a row that a source may miss and still be waited for: one that was away for a moment loses no reading on its return."""
@@ -118,6 +118,14 @@ class _Round:
     done: trio.Event
 
 
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """What was worked out for a set of sources. A source whose series have changed never brings its old catalog again."""
+
+    parts: tuple[Catalog, ...]
+    catalog: Catalog
+
+
 class Merger:
     """Takes readings of the sources in `labels` by `put` and passes merged ones to `send`; `run` must be running.
 
@@ -132,7 +140,7 @@ class Merger:
         self._opened = trio.Event()
         self._last_ns = -(2**63)
         self._missed = dict.fromkeys(labels, 0)
-        self._merged: dict[tuple[Catalog, ...], Catalog] = {}
+        self._merged: dict[tuple[str, ...], _Merged] = {}
         self._rounds = self._partial = 0
         self._late = dict.fromkeys(labels, 0)
 
@@ -214,15 +222,28 @@ class Merger:
 
     def _catalog(self, present: list[tuple[str, Reading]]) -> Catalog:
         """All series of these sources; the same object for the same catalogs of the same sources."""
+        names = tuple(name for name, _ in present)
         parts = tuple(self._relabels[name].catalog(reading.catalog) for name, reading in present)
-        merged = self._merged.pop(parts, None)
-        if merged is None:
-            merged = Catalog(
-                tuple(series for part in parts for series in part.counters),
-                tuple(series for part in parts for series in part.gauges),
-                tuple(series for part in parts for series in part.histograms),
+        known = self._merged.pop(names, None)
+        if known is None or known.parts != parts:
+            known = _Merged(
+                parts,
+                Catalog(
+                    tuple(series for part in parts for series in part.counters),
+                    tuple(series for part in parts for series in part.gauges),
+                    tuple(series for part in parts for series in part.histograms),
+                ),
             )
-            while len(self._merged) >= KEPT:
-                del self._merged[next(iter(self._merged))]  # the one not used for longest
-        self._merged[parts] = merged
-        return merged
+            self._make_room(_size(known.catalog))
+        self._merged[names] = known
+        return known.catalog
+
+    def _make_room(self, size: int) -> None:
+        """For a catalog of so many series, by those not used for longest."""
+        kept = sum(_size(merged.catalog) for merged in self._merged.values())
+        while self._merged and (len(self._merged) >= KEPT or kept + size > KEPT_SERIES):
+            kept -= _size(self._merged.pop(next(iter(self._merged))).catalog)
+
+
+def _size(catalog: Catalog) -> int:
+    return len(catalog.counters) + len(catalog.gauges) + len(catalog.histograms)

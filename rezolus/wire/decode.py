@@ -92,6 +92,8 @@ class Decoder:
 
     def _flat(self, message: V1 | V2, duration: Duration, version: Version) -> Snapshot:
         counters, gauges, histograms = message.counters, message.gauges, message.histograms
+        if len(counters) + len(gauges) + len(histograms) > MOST_SERIES:
+            raise WireError(f"it has more than {MOST_SERIES} series")
         configs = [_check_histogram(histogram.value) for histogram in histograms]
         buckets = [histogram.value.buckets for histogram in histograms]
         _check_together(buckets)

@@ -21,7 +21,7 @@ Nanos = Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
 Labels = Annotated[dict[str, str], msgspec.Meta(max_length=256)]
 T = TypeVar("T")
 MOST_SERIES = 100_000
-"""Of a kind; in V3 of all kinds together. The largest snapshots known have 6,000."""
+"""Of a snapshot, and so of each list in it. The largest snapshots known have 6,000."""
 Many = Annotated[list[T], msgspec.Meta(max_length=MOST_SERIES)]
 """Looked at before the elements are: decoding 16 MiB of the smallest elements there are takes 900 MB and seconds, in which no
 other thread has its turn."""

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rezolus.histogram import bucket_bounds, quantiles
 from rezolus.reading import ABSENT_GAUGE, Kind, Reading, Series
 from rezolus.remote.exposition import PageError
-from rezolus.remote.prometheus import MAX_SLOTS, PageDecoder
+from rezolus.remote.prometheus import PageDecoder
+from rezolus.wire.messages import BUCKETS_TOGETHER, MOST_SERIES
 from tests.remote.servers import DATA
 from tests.remote.test_exposition import exposed
 
@@ -167,6 +168,27 @@ def test_the_catalog_is_the_same_as_long_as_the_series_are() -> None:
     assert catalog("# HELP a Now with help.\na 5\nc 3\n") is not first
 
 
+def test_a_series_that_stays_is_the_same_on_the_next_page() -> None:
+    decoder = PageDecoder()
+    types = "# TYPE h histogram\n# HELP a Help.\n# TYPE a counter\n"
+    stays = 'h_bucket{op="x",le="1"} 1\na{op="x"} 1\ng{op="x"} 1\n'
+    first, second, third = (
+        decoder.decode(f"{text}{types}{stays}".encode(), openmetrics=False).reading.catalog
+        for text in ("came 1\n", "went 1\n", "# HELP g Another.\n")
+    )
+    for kind in ("counters", "gauges", "histograms"):
+        assert getattr(second, kind)[-1] is getattr(first, kind)[-1]
+    assert third.counters[-1] is first.counters[-1]
+    assert (third.gauges[-1].help, first.gauges[-1].help) == ("Another.", "")
+
+
+def test_more_series_than_a_snapshot_may_have_are_refused() -> None:
+    lines = "".join(f"m{at} 1\n" for at in range(MOST_SERIES))
+    assert len(decode(lines).gauges) == MOST_SERIES
+    with pytest.raises(PageError, match=f"it has more than {MOST_SERIES} series"):
+        decode(lines + "one_more 1\n")
+
+
 def test_names_and_labels_that_would_be_in_the_way_get_others() -> None:
     text = 'job:rate{metric="m",metric_type="t",unit="bytes",sampler="cpu",grouping_power="3",x="1"} 1\n'
     (series,) = decode(text).catalog.gauges
@@ -190,9 +212,9 @@ def test_a_page_without_samples_is_refused() -> None:
 
 
 def test_histograms_beyond_the_limit_are_left_out_and_that_is_said() -> None:
-    lines = "".join(f'h_bucket{{n="{n}",le="18446744073709551615"}} 1\n' for n in range(MAX_SLOTS // 7424 + 3))
+    lines = "".join(f'h_bucket{{n="{n}",le="18446744073709551615"}} 1\n' for n in range(BUCKETS_TOGETHER // 7424 + 3))
     scrape = PageDecoder().decode(f"# TYPE h histogram\n{lines}".encode(), openmetrics=False)
-    assert len(scrape.reading.histograms) <= MAX_SLOTS
+    assert len(scrape.reading.histograms) <= BUCKETS_TOGETHER
     (problem,) = scrape.problems
     assert problem.startswith("3 of its histograms are left out")
 

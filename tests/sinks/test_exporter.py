@@ -11,13 +11,14 @@ from pathlib import Path
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
 import trio
 import zstandard
 
 from rezolus.config import ExporterConfig, parse
-from rezolus.reading import Reading
-from rezolus.sinks.exporter import FRESH_NS, Exporter
+from rezolus.reading import Catalog, Reading, Series
+from rezolus.sinks.exporter import FRESH_NS, LONG_SERIES, Exporter
 from rezolus.sinks.exposition import OPENMETRICS, TEXT
 from rezolus.sinks.stream import Stream, StreamStatistics
 from rezolus.sockets import ListenError
@@ -179,7 +180,8 @@ async def test_the_other_pages() -> None:
 
 
 async def test_five_hundred_scrapes_at_once_share_one_body() -> None:
-    config = msgspec.structs.replace(CONFIG, histograms="buckets", grouping_power=1)
+    # five hundred clients in Python may take longer than a reading of each second stays fresh
+    config = msgspec.structs.replace(CONFIG, histograms="buckets", grouping_power=1, interval=60 * SECOND)
     walk = Walk(catalog(cgroups=2))
     async with running(config) as (exporter, send, client):
         await give(send, walk.step())
@@ -192,12 +194,56 @@ async def test_five_hundred_scrapes_at_once_share_one_body() -> None:
             for _ in range(500):
                 nursery.start_soon(scrape)
         assert len(bodies) == 500
-        assert set(bodies) == {exporter.body()}
+        assert set(bodies) == {await exporter.body()}
         assert exporter.statistics().renders == 1
         assert exporter.statistics().scrapes == 500
 
 
-def test_a_reading_that_is_too_old_is_not_served() -> None:
+def churning(number: int) -> Reading:
+    """A reading of many series, one of which no other number has."""
+    names = [f"m{at}" for at in range(LONG_SERIES)] + [f"new{number}"]
+    counters = tuple(Series(name, "counter", {}) for name in names)
+    values = np.full(len(names), number, np.uint64)
+    return Reading(Catalog(counters, (), ()), 1, 1, 1, values, np.zeros(0, np.int64), np.zeros(0, np.uint64))
+
+
+async def test_a_page_of_many_new_series_is_made_aside_while_others_have_their_turn() -> None:
+    exporter = Exporter("prom", CONFIG)
+    exporter.take(churning(1))
+    turns = 0
+
+    async def watch() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        found = samples(await exporter.body())
+        nursery.cancel_scope.cancel()
+    assert found["new1", ()] == 1
+    assert turns > 10
+
+
+async def test_pages_of_different_readings_that_are_asked_for_meanwhile_do_not_mix() -> None:
+    exporter = Exporter("prom", CONFIG)
+    found: dict[int, dict[str, float]] = {}
+
+    async def scrape(number: int) -> None:
+        page = samples(await exporter.body())
+        found[number] = {name: value for (name, _), value in page.items() if name.startswith("new")}
+
+    async with trio.open_nursery() as nursery:
+        for number in (1, 2, 3):
+            exporter.take(churning(number))
+            nursery.start_soon(scrape, number)
+            await trio.lowlevel.checkpoint()
+    assert all(len(page) == 1 and page[f"new{int(*page.values())}"] for page in found.values())
+    assert found[3] == {"new3": 3}
+
+
+async def test_a_reading_that_is_too_old_is_not_served() -> None:
     now = 5
     alive = {"node1": True}
     exporter = Exporter("prom", CONFIG, up=lambda: alive, clock=lambda: now)
@@ -205,31 +251,31 @@ def test_a_reading_that_is_too_old_is_not_served() -> None:
     for _ in range(2):
         exporter.take(walk.step())
     now += FRESH_NS
-    assert len(samples(exporter.body())) > 100
+    assert len(samples(await exporter.body())) > 100
     alive["node1"] = False  # shows at once, though no reading came
-    assert samples(exporter.body())["rezolus_source_up", (("source", "node1"),)] == 0
+    assert samples(await exporter.body())["rezolus_source_up", (("source", "node1"),)] == 0
     now += 1
-    assert samples(exporter.body()) == {("rezolus_source_up", (("source", "node1"),)): 0}
+    assert samples(await exporter.body()) == {("rezolus_source_up", (("source", "node1"),)): 0}
     assert exporter.status()["reading"] is None
     alive["node1"] = True
     reading = walk.step()
     exporter.take(reading)
-    found = samples(exporter.body())
+    found = samples(await exporter.body())
     expect_values(found, reading)
     # nobody knows what happened in between
     assert not any("percentile" in dict(labels) for _, labels in found)
     slow = Exporter("prom", msgspec.structs.replace(CONFIG, interval=60 * SECOND), clock=lambda: now)
     slow.take(reading)
     now += 300 * SECOND
-    expect_values(samples(slow.body()), reading)
+    expect_values(samples(await slow.body()), reading)
 
 
-def test_streams_that_lost_readings_are_exported() -> None:
+async def test_streams_that_lost_readings_are_exported() -> None:
     counts = StreamStatistics("rec", SECOND, 7, 2, 0)
     exporter = Exporter("prom", CONFIG, lambda: (counts,))
     for expected in (2, 3):
         # nothing was read yet, and still the counts are those of now
-        assert samples(exporter.body()) == {
+        assert samples(await exporter.body()) == {
             ("rezolus_sink_readings_total", (("sink", "rec"),)): 7,
             ("rezolus_sink_lost_readings_total", (("sink", "rec"),)): expected,
         }

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from rezolus.reading import Catalog, Reading, Series
-from rezolus.sinks.merge import PATIENCE, Merger, Relabel, with_labels
+from rezolus.sinks.merge import KEPT_SERIES, PATIENCE, Merger, Relabel, with_labels
 
 INTERVAL_NS = 1_000_000_000
 CPU = Series("cpu_usage", "counter", {"state": "user"}, "nanoseconds", "Time.", "cpu_usage")
@@ -156,6 +156,29 @@ async def test_merged_catalogs_do_not_pile_up(autojump_clock: trio.testing.MockC
             merger.put("a", reading(Catalog((), (FREE,), ()), tick))
     assert len(sent) == 100
     assert len(merger._merged) <= 16
+
+
+async def test_a_source_whose_series_come_and_go_is_remembered_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with running("a", "b") as (merger, _):
+        for tick in range(10):
+            merger.put("a", reading(Catalog((Series(f"new{tick}", "counter", {}),), (), ()), tick))
+            merger.put("b", reading(SMALL, tick))
+    (merged,) = merger._merged.values()
+    assert merged.catalog.counters[0].name == "new9"
+
+
+async def test_merged_catalogs_have_so_many_series_together(autojump_clock: trio.testing.MockClock) -> None:
+    many = Catalog(tuple(Series(f"m{at}", "counter", {}) for at in range(KEPT_SERIES // 5 * 2)), (), ())
+    async with running("a", "b", "c") as (merger, sent):
+        for tick, names in enumerate(("ab", "a", "ac", "a", "ab")):
+            for name in names:
+                merger.put(name, reading(many if name == "a" else OTHER, tick))
+            merger.flush()
+        kept = [len(merged.catalog.counters) for merged in merger._merged.values()]
+    assert sum(kept) <= KEPT_SERIES
+    assert len(kept) == 2
+    assert sent[3].catalog is sent[1].catalog
+    assert sent[4].catalog is not sent[0].catalog
 
 
 def test_relabelling_keeps_values_and_is_worked_out_once_per_catalog() -> None:

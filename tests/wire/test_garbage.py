@@ -166,6 +166,13 @@ def test_more_series_than_anybody_has_are_refused_before_they_are_decoded() -> N
         tracemalloc.stop()
 
 
+def test_the_kinds_together_do_not_have_more_series_than_one_could() -> None:
+    half = [["a", 0, {}]] * (MOST_SERIES // 2)
+    assert attempt(msgspec.msgpack.encode([[1, 0], [0, 0], {}, half, half, []])) is not None
+    with pytest.raises(WireError, match=f"it has more than {MOST_SERIES} series"):
+        Decoder().decode(msgspec.msgpack.encode([[1, 0], [0, 0], {}, half, [*half, ["b", 0, {}]], []]))
+
+
 def test_many_groups_do_not_have_more_series_than_one_could() -> None:
     members = MOST_SERIES // 4
     schema = [[["a", {}]] * members, [], []]
