@@ -8,7 +8,6 @@ buffer's folder and gets its own when it is complete and on the disk.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,15 +22,11 @@ from rezolus.recording.body import Body
 from rezolus.recording.output import give_name
 from rezolus.recording.ring import read_span
 from rezolus.recording.segment import Identity, Layout, Row, Segment, SegmentError, identity, width_of
-from rezolus.recording.store import DumpResult, Extent, segment_files
+from rezolus.recording.store import DumpResult, Extent, dump_bytes, free_bytes, segment_files
 
 GROUP_ROWS = 1800
 GROUP_BYTES = 8 << 20
 """Segments that together have more than either become several row groups. Each costs an entry per series, absent or not."""
-SPARE_BYTES = 1 << 20
-"""What a file takes beside its rows, at most: names and labels of some thousand series."""
-SHRINKS = 2
-"""A recording takes at most this part of its segments; two fifths were measured at 10 ms with series that come and go."""
 
 
 class DumpError(UserError):
@@ -155,17 +150,16 @@ def _overlaps(path: Path, start_ns: int, end_ns: int) -> bool:
 
 def _check_space(folder: Path, files: Sequence[Path]) -> None:
     """Refuse what would take the space that the buffer itself needs. Raises DumpError."""
-    needed = SPARE_BYTES
+    size = 0
     for path in files:
         with contextlib.suppress(OSError):
-            needed += path.stat().st_size // SHRINKS
-    found = os.statvfs(folder)
-    free = found.f_bavail * found.f_frsize
+            size += path.stat().st_size
+    needed, free = dump_bytes(size), free_bytes(folder)
     if free < needed:
         mebibytes = f"{needed / (1 << 20):.0f} MiB", f"{free / (1 << 20):.0f} MiB"
         raise DumpError(
             f"not enough space in {folder}: this range may need {mebibytes[0]} and {mebibytes[1]} are free; "
-            "ask for a shorter one, or lower max_bytes"
+            "ask for a shorter one, or copy the folder to another disk and recover it there (rezolus record --recover COPY)"
         )
 
 

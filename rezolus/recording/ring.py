@@ -1,10 +1,10 @@
 """The rolling buffer: a folder of short segments of which the oldest go.
 
 It holds at least `duration` of readings, as far as so many were taken, and at most a segment (a thirtieth) more; and never
-more than `max_bytes`. What counts is the time that was *covered*: of each segment the monotonic time from its first to
-its last reading and one interval, but no more than it has readings times the interval. Neither a step of the wall clock, nor a
-reboot (the monotonic clock begins anew), nor a machine or daemon that was off for a day empties the buffer or makes it
-keep more.
+more than `max_bytes`, nor for long so much that its disk has no room for a dump. What counts is the time that was *covered*: of
+each segment the monotonic time from its first to its last reading and one interval, but no more than it has readings times the
+interval. Neither a step of the wall clock, nor a reboot (the monotonic clock begins anew), nor a machine or daemon that was off
+for a day empties the buffer or makes it keep more.
 
 Nothing has to be closed properly. A segment gets a note at its end when it is sealed (what it covers), so that opening a
 buffer reads a few bytes of each; one without a note is read as a whole and gets it then. `append` and `close` run in the thread
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import struct
 import threading
@@ -29,9 +28,12 @@ from rezolus.recording.segment import Segment, SegmentError, note_frame, read_no
 from rezolus.recording.store import (
     DAMAGED,
     DUMP_PREFIX,
+    SPARE_BYTES,
     SUFFIX,
     Extent,
     create_segment,
+    dump_bytes,
+    free_bytes,
     segment_files,
     segment_number,
 )
@@ -44,6 +46,11 @@ SEGMENT_ROWS = (10, 600)
 SEGMENT_BYTES = 8 << 20
 DAMAGED_KEPT = 4
 """Damaged segments that are left for whoever wants to look into them."""
+ROOMY_BYTES = 7 * SPARE_BYTES // 4
+"""On a disk with less for buffer and dump together the buffer has it all: beside a dump's room hardly anything would be left."""
+GIVEN_UP = 2
+"""Segments that go at most for one that comes while there is too little room for a dump. So the buffer comes down to its part
+within a third of its duration, but others who fill the disk cannot make it give up its past faster than it gets older."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 NOTE = struct.Struct("<IQQQ")
@@ -100,7 +107,7 @@ class RingStatistics:
     first_ns: int | None
     last_ns: int | None
     dropped: int
-    """Segments dropped since it was opened because the disk was full."""
+    """Segments dropped since it was opened because the disk had too little room."""
 
 
 class _Growing:
@@ -142,9 +149,9 @@ class Ring:
         self._open = _Growing(limits.interval_ns)
         self._sealed: list[Sealed] = []
         self._holds: set[object] = set()
-        self._doomed: list[tuple[Path, set[object]]] = []
+        self._doomed: list[tuple[Sealed, set[object]]] = []
         self.dropped = 0
-        """Segments dropped before their time because the disk was full."""
+        """Segments dropped before their time because the disk had too little room."""
         self.found = tuple(self._pick_up())
         self._segment_bytes = SEGMENT_BYTES
         self._number = 1 + max((segment_number(path) for path in _numbered(folder)), default=-1)
@@ -217,8 +224,7 @@ class Ring:
 
     def _space(self) -> int:
         """Bytes that the buffer has or could have: on a small disk it must be able to go by small steps, too."""
-        found = os.statvfs(self._folder)
-        return found.f_bavail * found.f_frsize + sum(entry.size for entry in self._sealed)
+        return free_bytes(self._folder) + sum(entry.size for entry in self._sealed)
 
     def _write(self, reading: Reading) -> None:
         writer = self._writer
@@ -238,6 +244,7 @@ class Ring:
         self._open.add(reading.time_ns, reading.monotonic_ns)
         if writer.rows >= self._limits.segment_rows or writer.size >= self._segment_bytes:
             self._seal(writer)
+            self._leave_room()
 
     def _seal(self, writer: SegmentWriter) -> None:
         span = self._open.span()
@@ -269,10 +276,40 @@ class Ring:
                 old = covered - oldest.span.covered_ns >= self._limits.duration_ns
                 if not old and size <= self._limits.max_bytes:
                     break
-                self._doomed.append((self._sealed.pop(0).path, set(self._holds)))
+                self._doom_oldest()
                 size -= oldest.size
                 covered -= oldest.span.covered_ns
         self._unlink(self._unheld())
+
+    def _leave_room(self) -> None:
+        """Drop some of the oldest when, a segment from now, there would be no room for a dump of everything.
+
+        And for a segment beside it: until a dump's process has begun, and while it runs, what is dropped stays on the disk.
+        """
+        try:
+            free = free_bytes(self._folder)
+        except OSError:  # the reading is written; what is wrong with the disk shows with the next one
+            return
+        with self._lock:
+            size = sum(entry.size for entry in self._sealed)
+            free += sum(entry.size for entry, _ in self._doomed)
+            if free + size < ROOMY_BYTES:
+                return
+            latest = self._sealed[-1].size
+            for _ in range(GIVEN_UP):
+                # A dump that is being made takes up the room that was left for it.
+                room = 2 * latest + dump_bytes(0 if self._holds else size + latest)
+                if free >= room or len(self._sealed) <= 1:
+                    break
+                size -= self._sealed[0].size
+                free += self._sealed[0].size
+                self._doom_oldest()
+                self.dropped += 1
+        self._unlink(self._unheld())
+
+    def _doom_oldest(self) -> None:
+        """Take the oldest off the list; with the lock."""
+        self._doomed.append((self._sealed.pop(0), set(self._holds)))
 
     def _make_room(self) -> bool:
         """Drop the oldest segment; false when only the newest is left, or when a dump keeps it on the disk anyway."""
@@ -289,7 +326,7 @@ class Ring:
     def _unheld(self) -> list[Path]:
         """What is to go and no dump needs any more."""
         with self._lock:
-            gone = [path for path, holds in self._doomed if not holds]
+            gone = [entry.path for entry, holds in self._doomed if not holds]
             self._doomed = [entry for entry in self._doomed if entry[1]]
         return gone
 

@@ -19,6 +19,11 @@ DAMAGED = ".damaged"
 DUMP_PREFIX = "dump-"
 """Of names in a buffer's folder that dumps work under."""
 
+SPARE_BYTES = 1 << 20
+"""What a dump takes beside its rows, at most: names and labels of some thousand series."""
+SHRINKS = 2
+"""A dump takes at most this part of its segments; two fifths were measured at 10 ms with series that come and go."""
+
 
 class DumpResult(msgspec.Struct, frozen=True):
     """What became of a dump, as its process says it; without rows no file was written."""
@@ -47,6 +52,17 @@ class Extent:
 def segment_files(folder: Path) -> list[Path]:
     """The folder's segments, oldest first. Raises OSError."""
     return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and path.stem.isdecimal())
+
+
+def dump_bytes(size: int) -> int:
+    """Bytes that a dump of segments of `size` bytes needs at most."""
+    return SPARE_BYTES + size // SHRINKS
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that we may still write to the folder's file system. Raises OSError."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def segment_number(path: Path) -> int:

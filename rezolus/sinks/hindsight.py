@@ -255,7 +255,9 @@ class Hindsight:
         ring.append(reading)
         if ring.dropped and not self._dropping:
             self._dropping = True
-            log.warning("%s: the disk of %s is full: the oldest goes before its time", self.name, self.folder)
+            log.warning(
+                "%s: the disk of %s has too little room: the oldest goes before its time", self.name, self.folder
+            )
 
     def _close(self) -> None:
         if self._ring is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,15 +14,22 @@ import pytest
 
 from rezolus.reading import Catalog, Reading, Series
 from rezolus.recording.dump import dump
-from rezolus.recording.ring import Limits, Ring
+from rezolus.recording.ring import GIVEN_UP, Limits, Ring
 from rezolus.recording.segment import Segment
-from rezolus.recording.store import segment_files
+from rezolus.recording.store import SPARE_BYTES, dump_bytes, free_bytes, segment_files
 from tests.disks import tmpfs, use_up
 from tests.recording.test_ring import LIMITS, S, fill, opened
 from tests.synthetic import START_NS
 
 DEADLINE_S = 60.0
 WIDE = Catalog(tuple(Series(f"c{number}", "counter", {}) for number in range(3000)), (), ())
+
+
+def wide(number: int) -> Reading:
+    """Twenty-four kilobytes that cannot be made fewer."""
+    values = np.random.default_rng(number).integers(0, 2**63, len(WIDE.counters), np.uint64)
+    none = np.empty(0, np.int64)
+    return Reading(WIDE, START_NS + number * S, number * S, 0, values, none, none.view(np.uint64))
 
 
 class SlowToDelete(Ring):
@@ -120,12 +128,6 @@ def test_a_segment_that_cannot_be_read_is_left_where_it_is(
 
 def test_a_segment_that_a_full_disk_cut_short_is_whole(tmp_path: Path) -> None:
     """The first part of a reading fits and the rest does not."""
-
-    def wide(number: int) -> Reading:
-        values = np.full(len(WIDE.counters), number + 1, np.uint64)
-        none = np.empty(0, np.int64)
-        return Reading(WIDE, START_NS + number * S, number * S, 0, values, none, none.view(np.uint64))
-
     with tmpfs(tmp_path / "small", "64m") as mount:
         ring = Ring(mount, replace(LIMITS, duration_ns=3600 * S), dict)
         for number in range(5):
@@ -138,6 +140,63 @@ def test_a_segment_that_a_full_disk_cut_short_is_whole(tmp_path: Path) -> None:
         (path,) = segment_files(mount)
         segment = Segment(path)
         assert (segment.rows, segment.whole) == (5, True)
+        ring.close()
+
+
+@pytest.mark.parametrize("size", ["2m", "8m"])
+def test_a_buffer_that_would_fill_its_disk_leaves_room_for_a_dump_of_it(tmp_path: Path, size: str) -> None:
+    with tmpfs(tmp_path / "small", size) as mount:
+        ring = opened(mount, replace(LIMITS, duration_ns=10**6 * S))
+        for number in range(400):
+            ring.append(wide(number))
+            if number % 80 == 79:
+                result = dump(mount, 0, 2**64 - 1, tmp_path / "out.parquet", "dump-test.work")
+                assert result.rows == ring.statistics().rows
+        assert ring.dropped > 0
+        assert ring.statistics().bytes > free_bytes(mount) / 8
+        ring.close()
+
+
+def test_a_buffer_that_had_filled_its_disk_comes_down_step_by_step(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "12m") as mount:
+        ring = opened(mount, replace(LIMITS, duration_ns=10**6 * S))
+        for number in range(100):
+            ring.append(wide(number))
+        use_up(mount / "ballast")
+        with (mount / "ballast").open("r+b") as ballast:
+            ballast.truncate(ballast.seek(0, 2) - (1 << 20))
+        dropped, segments = ring.dropped, ring.statistics().segments
+        for number in range(100, 500):
+            ring.append(wide(number))
+            gone = ring.dropped - dropped
+            begun = ring.statistics().segments + gone - segments
+            assert gone <= GIVEN_UP * (begun + 1)
+        assert gone > 0
+        assert dump(mount, 0, 2**64 - 1, tmp_path / "out.parquet", "dump-test.work").rows == ring.statistics().rows
+        ring.close()
+
+
+def test_while_a_dump_takes_up_its_room_no_more_goes_than_comes(tmp_path: Path) -> None:
+    readings = map(wide, itertools.count())
+    with tmpfs(tmp_path / "small", "12m") as mount:
+        ring = opened(mount, replace(LIMITS, duration_ns=10**6 * S))
+
+        def begun() -> int:
+            return ring.statistics().segments + ring.dropped
+
+        while ring.dropped < 3:
+            ring.append(next(readings))
+        before = begun()
+        while begun() == before:
+            ring.append(next(readings))
+        dropped = ring.dropped
+        with ring.hold():
+            use_up(mount / "dump-test.work")
+            with (mount / "dump-test.work").open("r+b") as work:
+                work.truncate(dump_bytes(ring.statistics().bytes) - SPARE_BYTES)
+            while begun() == before + 1:
+                ring.append(next(readings))
+            assert ring.dropped <= dropped + 1
         ring.close()
 
 

@@ -592,3 +592,20 @@ def test_the_event_loop_leaves_the_files_of_a_dump_alone(tmp_path: Path) -> None
         timeout=60,
     )
     assert (watched.stdout, watched.returncode) == ("", 0), watched.stderr
+
+
+async def test_a_buffer_that_would_fill_its_disk_can_be_dumped_all_the_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    walk = Walk(NOISE)
+    with tmpfs(tmp_path / "small", "4m") as disk:
+        async with running(Hindsight("hind", config(disk))) as hindsight:
+            for query in ("", "?last=200years", "?start=0"):
+                await hindsight.give([noise(walk) for _ in range(80)])
+                answer = await hindsight.client.get(f"/dump{query}")
+                status = (await hindsight.client.get("/status")).json()
+                assert (status["lost"], status["error"]) == (0, None)
+                assert len(times(answer.content)) == status["snapshot_count"]
+            assert (await hindsight.client.post("/dump/file")).json()["snapshots"] == status["snapshot_count"]
+            assert status["dropped_on_full_disk"] > 0
+    assert caplog.text.count("has too little room: the oldest goes before its time") == 1
