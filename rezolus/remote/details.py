@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import msgspec
 import numpy as np
 import trio
 
 from rezolus.reading import Catalog, Series
-from rezolus.remote.fetch import Fetcher, FetchError
+from rezolus.remote.allowance import Allowance
+from rezolus.remote.fetch import Fetcher, FetchError, Page, decoded
 from rezolus.sinks.merge import SeriesChange
 
 TIMEOUT_S = 2.0
 """For all pages together."""
-MAX_BODY = 4 << 20
-"""Bytes of a page."""
+MAX_BODY = 1 << 20
+"""Bytes of a page; those of Rezolus have 10 kB. 4 MiB can be made to take half a second, in which no thread has its turn."""
+DETAILS_AT_ONCE, DETAILS_S = 3, 30.0
+"""How often in a row the pages may be asked for, and how often in the long run. A restart or two are followed at once."""
 MAX_DEPTH = 32
 """Objects and lists in one another.
 
@@ -48,27 +52,63 @@ async def fetch_details(fetcher: Fetcher) -> Details:
     systeminfo = await _page(fetcher, "/systeminfo", dict[str, object], deadline)
     descriptions = await _page(fetcher, "/metrics/descriptions", dict[str, str], deadline)
     samplers = await _page(fetcher, "/samplers", list[dict[str, object]], deadline)
-    helps = msgspec.json.decode(descriptions, type=dict[str, str]) if descriptions else {}
-    return Details(systeminfo, helps, samplers)
+    helps = await decoded(_helps, descriptions) if descriptions else {}
+    return Details(_text(systeminfo), helps, _text(samplers))
 
 
-async def _page(fetcher: Fetcher, path: str, form: type, deadline: float) -> str:
-    """The page's text; empty when there is none of this form, or it is nested too deeply."""
+async def _page(fetcher: Fetcher, path: str, form: type, deadline: float) -> Page | None:
+    """The page; None when there is none of this form, or it is nested too deeply."""
     left = deadline - trio.current_time()
     if left <= 0:
-        return ""
+        return None
     try:
         page = await fetcher.get(path, timeout_s=left, accept="application/json", limit=MAX_BODY)
-        msgspec.json.decode(page.body, type=form)
-        return page.body.decode() if _depth(page.body) <= MAX_DEPTH else ""
+        return page if await decoded(partial(_has_form, form), page) else None
     except (FetchError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ""
+        return None
+
+
+def _has_form(form: type, page: Page) -> bool:
+    """Whether it may be kept as it is. Raises MsgspecError, UnicodeDecodeError or RecursionError when it is nothing of the kind."""
+    msgspec.json.decode(page.body, type=form)
+    page.body.decode()
+    return _depth(page.body) <= MAX_DEPTH
+
+
+def _helps(page: Page) -> dict[str, str]:
+    return msgspec.json.decode(page.body, type=dict[str, str])
+
+
+def _text(page: Page | None) -> str:
+    return "" if page is None else page.body.decode()
 
 
 def _depth(body: bytes) -> int:
     """How many objects and lists are in one another at most, in valid JSON."""
     steps = np.frombuffer(_STRINGS.sub(b"", body).translate(_STEPS, delete=_OTHERS), np.int8)
     return int(np.cumsum(steps, dtype=np.int64).max(initial=0))
+
+
+class About:
+    """What is known of one agent beside its snapshots. Outlives contacts, so that it is not asked again for each of them."""
+
+    def __init__(self) -> None:
+        self.details = Details()
+        self._describer = Describer({})
+        self._allowance = Allowance(DETAILS_AT_ONCE, 1 / DETAILS_S)
+
+    async def ask(self, fetcher: Fetcher) -> bool:
+        """Ask again, unless that was done too often just now; whether it was done. Raises nothing."""
+        if not self._allowance.take():
+            return False
+        before, self.details = self.details.descriptions, await fetch_details(fetcher)
+        if self.details.descriptions != before:
+            self._describer = Describer(self.details.descriptions)
+        return True
+
+    def describe(self, catalog: Catalog) -> Catalog:
+        """The catalog with help where there is some and the series has none of its own."""
+        return self._describer.catalog(catalog)
 
 
 class Describer:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import h11
@@ -33,8 +33,12 @@ TURN = 64
 """Parts that may come out of one read before other tasks have their turn."""
 MAX_PRELIMINARIES = 16
 """Answers 1xx before the real one."""
+INLINE_BYTES = 256 << 10
+"""A longer answer is decoded in a thread, so that no other source's tick is late for it."""
 MAX_TEXT = 120
 """Characters of what a remote or a library says that go into our own sentences."""
+
+T = TypeVar("T")
 
 
 class FetchError(UserError):
@@ -53,6 +57,13 @@ class Page:
     body: bytes
     content_type: str
     """In lower case; empty when the remote says none."""
+
+
+async def decoded(decode: Callable[[Page], T], page: Page) -> T:
+    """What `decode` makes of a page, in a thread if the page is long."""
+    if len(page.body) <= INLINE_BYTES:
+        return decode(page)
+    return await trio.to_thread.run_sync(decode, page)
 
 
 class Fetcher:

@@ -20,8 +20,9 @@ from rezolus.agent.clock import NS, SamplingClock
 from rezolus.config import SourceConfig
 from rezolus.errors import UserError
 from rezolus.reading import Reading
+from rezolus.remote.allowance import Novelty
 from rezolus.remote.contact import Answer, Contact, make_contact
-from rezolus.remote.details import Details
+from rezolus.remote.details import About, Details
 from rezolus.remote.feeds import feeds_of
 from rezolus.remote.fetch import FetchError, shorten
 from rezolus.remote.status import RemoteStatus
@@ -51,6 +52,8 @@ class RemoteSource:
         self._feeds = feeds_of(config)
         self._feed = self._feeds[0]
         self._contact: Contact | None = None
+        self._about = About()
+        self._novelty = Novelty()
         self._known: tuple[Details, str] | None = None
         self._clock = SamplingClock(1.0)
         self._pause = trio.CancelScope()
@@ -150,10 +153,13 @@ class RemoteSource:
         timeout_s = min(max(2 * self._clock.interval, TIMEOUT_S[0]), TIMEOUT_S[1])
         try:
             if self._contact is None:
-                self._contact, answer = await make_contact(self._config, self._feeds, timeout_s)
+                self._contact, answer = await make_contact(self._config, self._feeds, self._about, timeout_s)
+                self._novelty.admit(answer.received.reading.catalog)
                 self._found(self._contact, answer)
             else:
                 answer = await self._contact.receive(timeout_s)
+                await self._contact.describe(answer)
+                self._novelty.admit(answer.received.reading.catalog)
         except UserError as error:
             await self._failed(error)
         else:

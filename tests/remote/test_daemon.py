@@ -122,6 +122,8 @@ async def test_a_reload_leaves_the_connection_to_a_remote_alone(tmp_path: Path) 
     async with serving(Agent()) as port:
         daemon = daemon_for(tmp_path, {"web1": f"http://127.0.0.1:{port}"}, ["web1"])
         async with recording(daemon):
+            while not remote_statuses(daemon)[0].contacts:  # noqa: ASYNC110 - a status has no event
+                await trio.sleep(0.005)
             for number, interval in enumerate((50, 25, 10, 5)):
                 text = (tmp_path / "rezolus.toml").read_text()
                 more = f'[sinks.more{number}]\ntype = "exporter"\nlisten = "127.0.0.1:0"\nsource = "web1"\n'
