@@ -196,6 +196,8 @@ class RecorderConfig(msgspec.Struct, frozen=True, kw_only=True, tag="recorder"):
     """Added to the file's."""
     duration: Annotated[int | None, DURATION] = None
     """After this long the recording is complete; None records until the daemon ends."""
+    replace: Annotated[bool, SWITCH] = False
+    """Whether an earlier recording of that name goes; it gets another name otherwise."""
     fsync: Annotated[bool, SWITCH] = False
     """Whether each reading reaches the disk before the next, to survive a power cut and not only a crash."""
 

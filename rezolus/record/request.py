@@ -141,6 +141,7 @@ def configuration(request: Request) -> Config:
         metadata=dict(request.metadata),
         # A command is recorded to its end, wherever that leaves the last reading.
         duration=None if request.command else request.duration,
+        replace=True,  # as of the output of any command: who typed the name meant it
     )
     return Config(agent=AgentConfig(enabled=False), sources=sources, sinks={SINK: recorder})
 

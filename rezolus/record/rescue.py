@@ -14,11 +14,11 @@ from rezolus.outputs import WORK_SUFFIX, work_folder
 from rezolus.recording.body import BODY, Body, was_finished
 from rezolus.recording.contents import is_recording
 from rezolus.recording.dump import dump
-from rezolus.recording.finish import Recovered, explain, finish, recordings_in, recover, recovered_name
+from rezolus.recording.finish import Recovered, explain, finish, recover, recovered_name
 from rezolus.recording.groups import INDEX
 from rezolus.recording.raw import RAW
 from rezolus.recording.segment import Segment
-from rezolus.recording.store import DUMP_PREFIX, SUFFIX, folder_lock, segment_files
+from rezolus.recording.store import DUMP_PREFIX, SUFFIX, folder_lock, recordings_in, segment_files
 
 COMPLETE = "is complete and has the name it was to have; only this folder had been left, and is removed"
 

@@ -27,6 +27,7 @@ from rezolus.recording.groups import INDEX, Group, GroupIndex, Numbers
 from rezolus.recording.output import give_name, sync_folder
 from rezolus.recording.pages import CHUNK_META, META_PATH, Absent
 from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
+from rezolus.recording.raw import ENDS, RAW
 from rezolus.recording.segment import Rows, identity
 from rezolus.recording.store import aside_of
 
@@ -107,8 +108,11 @@ class Body:
             sync_folder(self._folder)
         return segment.rows
 
-    def finish(self, output: Path) -> None:
-        """Write the footer and give the file its name, replacing what has it. Raises OSError and BodyError."""
+    def finish(self, output: Path, *, aside: Path | None = None) -> Path | None:
+        """Write the footer and give the file its name; `aside` and what is returned are as of `give_name`.
+
+        Raises OSError and BodyError.
+        """
         index = self._index
         columns = columns_of(index.series)
         self._body.seek(self._end())
@@ -128,9 +132,10 @@ class Body:
         self._body.truncate()
         self._body.flush()
         os.fsync(self._body.fileno())
-        give_name(self._folder / BODY, output)
+        earlier = give_name(self._folder / BODY, output, aside=aside)
         for name in (INDEX, ENTRIES):
             (self._folder / name).unlink(missing_ok=True)
+        return earlier
 
     def _is_ours(self) -> bool:
         """A body that row groups are known of is, whatever its first bytes say."""
@@ -227,11 +232,12 @@ class Body:
 
 
 def was_finished(folder: Path) -> bool:
-    """Whether the file has got its name, and who gave it died before the index went. Raises OSError.
+    """Whether the file has got its name, and who gave it died before the index, or the noted ends, went. Raises OSError.
 
     A row group is in the body, on the disk, before it is in the index: only a body that was renamed can be missing.
     """
-    return _size(folder / INDEX) > 0 and _size(folder / BODY) == 0
+    named = _size(folder / INDEX) > 0 and _size(folder / BODY) == 0
+    return named or (_size(folder / ENDS) > 0 and not (folder / RAW).exists())
 
 
 def _size(path: Path) -> int:

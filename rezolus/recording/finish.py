@@ -1,10 +1,13 @@
 """From segments to Parquet: the child process of a recorder, and the way back to a recording whose daemon is gone.
 
     python -m rezolus.recording.finish absorb FOLDER LAST    segments up to number LAST become row groups
-    python -m rezolus.recording.finish finish FOLDER OUTPUT  all segments do, and the file gets its footer and name
+    python -m rezolus.recording.finish finish FOLDER OUTPUT  all segments do, and the file gets its footer and name; an
+                                                             earlier recording of that name gets another one
+    python -m rezolus.recording.finish replace FOLDER OUTPUT the same, but an earlier recording is replaced
+    python -m rezolus.recording.finish recover WORK OUTPUT   what was left in a work folder becomes files
     python -m rezolus.recording.finish dump FOLDER START END OUTPUT WORK  readings of a hindsight buffer, ns; says what in JSON
 
-Segments that have become row groups are deleted. Either command may die at any point and be run again.
+Segments that have become row groups are deleted. Each command may die at any point and be run again.
 """
 
 from __future__ import annotations
@@ -13,19 +16,20 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from rezolus.errors import UserError
-from rezolus.recording.body import Body
+from rezolus.recording.body import Body, was_finished
 from rezolus.recording.contents import check_folder, remove_folder
 from rezolus.recording.dump import dump
 from rezolus.recording.groups import INDEX
-from rezolus.recording.output import give_name
+from rezolus.recording.output import give_name, set_aside
 from rezolus.recording.raw import RAW, settle
 from rezolus.recording.segment import Segment, SegmentError
-from rezolus.recording.store import Extent, aside_of, folder_lock, segment_files, segment_number
+from rezolus.recording.store import Extent, aside_of, folder_lock, recordings_in, segment_files, segment_number
 
 NICENESS = 5
 """Turning segments into Parquet can wait for the sampling."""
@@ -37,33 +41,48 @@ def absorb(folder: Path, last: int) -> int:
         return _absorb(body, folder, last)
 
 
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What became of a recording."""
+
+    rows: int
+    """In its file; without any there is none."""
+    earlier: Path | None = None
+    """What the recording that had the name before is called now; None when there was none, or it was replaced."""
+
+
 def finish(folder: Path, output: Path) -> int:
-    """Turn what the folder holds into the file `output` and delete the folder; returns the rows.
+    """Turn what the folder holds into the file `output` and delete the folder; returns the rows. What has the name is replaced.
 
     Without rows no file is written. What is damaged is kept, in the folder. Raises OSError and UserError; NotARecordingError
     when there is anything in the folder that no recorder put there.
     """
+    return _finish(folder, output, None).rows
+
+
+def finish_beside(folder: Path, output: Path) -> Completed:
+    """The same, but an earlier recording of that name gets another one."""
+    return _finish(folder, output, folder.parent)
+
+
+def _finish(folder: Path, output: Path, aside: Path | None) -> Completed:
     check_folder(folder)
-    rows = _finish_raw(folder, output) if (folder / RAW).exists() else _finish_parquet(folder, output)
+    done = (_finish_raw if (folder / RAW).exists() else _finish_parquet)(folder, output, aside)
     remove_folder(folder)
-    return rows
+    return done
 
 
-def _finish_parquet(folder: Path, output: Path) -> int:
+def _finish_parquet(folder: Path, output: Path, aside: Path | None) -> Completed:
     if not segment_files(folder) and not (folder / INDEX).exists():
-        return 0
+        return Completed(0)
     with contextlib.closing(Body(folder)) as body:
         _absorb(body, folder, sys.maxsize)
-        if body.rows:
-            body.finish(output)
-        return body.rows
+        return Completed(body.rows, body.finish(output, aside=aside) if body.rows else None)
 
 
-def _finish_raw(folder: Path, output: Path) -> int:
+def _finish_raw(folder: Path, output: Path, aside: Path | None) -> Completed:
     file, rows = settle(folder)
-    if rows:
-        give_name(file, output)
-    return rows
+    return Completed(rows, give_name(file, output, aside=aside) if rows else None)
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -76,22 +95,20 @@ class Recovered(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-def recover(folders: Iterable[Path], output: Path) -> list[Recovered]:
+def recover(folders: Iterable[Path], output: Path, *, yielding: bool = False) -> list[Recovered]:
     """Finish each recording of `output` that was left in one of the folders; those still being written are left alone.
 
-    One that cannot be finished does not keep the others from it. Raises OSError when a folder cannot be read.
+    One that cannot be finished does not keep the others from it. `yielding`: a new recording is going to be called `output`,
+    so one that got that name as it was killed gets the name of a recovered one. Raises OSError when a folder cannot be read.
     """
     outcomes = []
     for folder in folders:
         with folder_lock(folder) as mine:
-            if mine:
+            if mine and yielding and was_finished(folder):
+                outcomes.append(_yield_name(folder, output))
+            elif mine:
                 outcomes.append(_recover_one(folder, recovered_name(folder, output)))
     return outcomes
-
-
-def recordings_in(work: Path) -> list[Path]:
-    """The folders of a work folder that are called after the start of a recording. Raises OSError."""
-    return sorted(path for path in work.iterdir() if path.name.isdecimal() and path.is_dir() and not path.is_symlink())
 
 
 def recovered_name(folder: Path, output: Path) -> Path:
@@ -109,6 +126,15 @@ def _recover_one(folder: Path, target: Path) -> Recovered:
     except (OSError, UserError) as error:
         return Recovered(str(folder), problem=explain(error))
     return Recovered(str(folder), str(target) if rows else "", rows)
+
+
+def _yield_name(folder: Path, output: Path) -> Recovered:
+    try:
+        named = set_aside(output, folder.parent, recovered_name(folder, output).stem)
+        finish(folder, output)
+    except (OSError, UserError) as error:
+        return Recovered(str(folder), problem=explain(error))
+    return Recovered(str(folder), str(named or ""))
 
 
 def explain(error: OSError | UserError) -> str:
@@ -163,10 +189,13 @@ def main(arguments: list[str]) -> int:
             print(absorb(Path(folder), int(operand)))  # noqa: T201
         elif command == "recover":
             os.nice(NICENESS)
-            for outcome in recover(recordings_in(Path(folder)), Path(operand)):
+            for outcome in recover(recordings_in(Path(folder)), Path(operand), yielding=True):
                 _report(outcome)
-        else:
+        elif command == "replace":
             print(finish(Path(folder), Path(operand)))  # noqa: T201
+        else:
+            done = finish_beside(Path(folder), Path(operand))
+            print(done.rows, *filter(None, [done.earlier]), sep="\n")  # noqa: T201
     except (OSError, UserError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)  # noqa: T201
         return 1

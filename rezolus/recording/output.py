@@ -24,13 +24,15 @@ def replaceable(fd: int) -> bool:
     return begin in (b"", PARQUET) or begin[:2] in SNAPSHOTS
 
 
-def give_name(file: Path, output: Path) -> None:
+def give_name(file: Path, output: Path, *, aside: Path | None = None) -> Path | None:
     """Rename; between file systems copy and rename. So `output` is the old file or the whole new one at any time.
 
-    Only where its folder is not ours but the file is (made for us before privileges went), it is overwritten in place.
+    With `aside`, a folder for where that of `output` is closed to us, an earlier recording is not replaced but gets another
+    name, which is returned. Only where its folder is not ours but the file is (made for us before privileges went), it is overwritten in place.
     What is no recording is not replaced. Raises OSError.
     """
     refuse_others(output)
+    earlier = None if aside is None else set_aside(output, aside)
     try:
         file.replace(output)
     except OSError:
@@ -43,6 +45,40 @@ def give_name(file: Path, output: Path) -> None:
         file.unlink()
     if os.access(output.parent, os.R_OK):
         sync_folder(output.parent)
+    return earlier
+
+
+def set_aside(output: Path, folder: Path, name: str = "") -> Path | None:
+    """Give the recording that is called `output` another name; that, or None when there is none.
+
+    Without `name` it is called after when it was complete (ns since 1970): that needs no look into a file of either format,
+    of whatever program. Where the folder of `output` is closed to us it goes to `folder`, and `output` is left empty.
+    Raises OSError.
+    """
+    refuse_others(output)
+    try:
+        found = output.stat()
+    except FileNotFoundError:
+        return None
+    if not found.st_size:  # made for us beforehand
+        return None
+    beside = os.access(output.parent, os.W_OK)
+    stem = name or f"{output.stem}.until-{found.st_mtime_ns}"
+    target = (output.parent if beside else folder) / f"{stem}{output.suffix}"
+    count = 1
+    while target.exists() and not target.samefile(output):
+        count += 1
+        target = target.with_name(f"{stem}-{count}{output.suffix}")
+    if not beside:
+        _copy_beside(output, target)
+        sync_folder(folder)
+        os.truncate(output, 0)
+    elif not target.exists():
+        try:
+            target.hardlink_to(output)  # so the old name is there until it is the new recording's
+        except OSError:  # a file system without, or somebody else's file
+            output.rename(target)
+    return target
 
 
 def can_hold_files(folder: Path) -> None:

@@ -65,6 +65,11 @@ def free_bytes(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def recordings_in(work: Path) -> list[Path]:
+    """The folders of a work folder that are called after the start of a recording. Raises OSError."""
+    return sorted(path for path in work.iterdir() if path.name.isdecimal() and path.is_dir() and not path.is_symlink())
+
+
 def segment_number(path: Path) -> int:
     """Position of a segment in its recording."""
     return int(path.stem)

@@ -30,7 +30,7 @@ from rezolus.recording.child import Finisher, finish_in_child, not_started
 from rezolus.recording.output import can_hold_files, replaceable, sync_folder
 from rezolus.recording.raw import RawWriter
 from rezolus.recording.ring import FULL
-from rezolus.recording.store import create_segment, folder_lock
+from rezolus.recording.store import create_segment, folder_lock, recordings_in
 from rezolus.recording.writer import SegmentWriter
 from rezolus.sinks.writing import DiskThread
 from rezolus.wire.encode import Encoder
@@ -106,6 +106,8 @@ class Recorder:
         """What the open segment says of the recording."""
         self._encoder: Encoder | None = None
         self._sealed = trio.Event()
+        self._recovered = trio.Event()
+        """What earlier recorders left was looked after: one of them may have given the name that is ours to give."""
         self._segments = 0
         self._rows = 0
         self._bytes = 0
@@ -130,6 +132,7 @@ class Recorder:
         self._token = trio.lowlevel.current_trio_token()
         with self._owned:
             self.check()
+            self._refuse_company()
             try:
                 self._writer = self._open()
             except OSError as error:
@@ -142,6 +145,7 @@ class Recorder:
                 nursery.start_soon(self._absorb_sealed)
                 async with aclosing(self._until_over(readings)) as wanted:
                     await self._disk.run(wanted)
+                await self._recovered.wait()
                 nursery.cancel_scope.cancel()
             if self._discarded:
                 self._remove()
@@ -157,6 +161,22 @@ class Recorder:
         try:
             _refuse_other_files(self.output)
             can_hold_files(self.folder)
+        except OSError as error:
+            raise RecordingError(f"cannot record to {self.output}: {reason(error)}") from error
+
+    def _refuse_company(self) -> None:
+        """Who replaces what has the name must be the only one to give it. Raises RecordingError.
+
+        Not part of `check`: at a reload the predecessor is still at it, and done before its successor starts.
+        """
+        work = self.folder.parent
+        try:
+            for folder in recordings_in(work) if self._config.replace and work.exists() else ():
+                with folder_lock(folder) as free:
+                    if not free:
+                        raise RecordingError(
+                            f"{self.output} is still being recorded to, in {folder}; choose another path or end that recorder"
+                        )
         except OSError as error:
             raise RecordingError(f"cannot record to {self.output}: {reason(error)}") from error
 
@@ -302,9 +322,10 @@ class Recorder:
         Before that: finish what an earlier daemon was killed over.
         """
         work = self.folder.parent
-        if work.exists() and any(folder != self.folder for folder in work.iterdir()):
-            for path in (await self._child("recover", str(self.folder.parent), str(self.output)) or "").splitlines():
+        if work.exists() and any(folder != self.folder for folder in recordings_in(work)):
+            for path in (await self._child("recover", str(work), str(self.output)) or "").splitlines():
                 log.warning("%s: an earlier recording had not been finished; it is now %s", self.name, path)
+        self._recovered.set()
         while True:
             await self._sealed.wait()
             self._sealed = trio.Event()
@@ -324,12 +345,15 @@ class Recorder:
             log.warning("%s: nothing was recorded, so %s was not written", self.name, self.output)
             return
         started = trio.current_time()
-        said = await self._child("finish", str(self.folder), str(self.output))
+        said = await self._child("replace" if self._config.replace else "finish", str(self.folder), str(self.output))
         if said is None:
             raise RecordingError(f"{self.output} could not be written; what was recorded is in {self.folder}")
         with contextlib.suppress(OSError):  # other recordings are left there, or the folder above is not ours
             self.folder.parent.rmdir()
-        rows = int(said)
+        count, *earlier = said.splitlines()
+        for path in earlier:
+            log.warning("%s: there was a recording called %s; it is now %s", self.name, self.output, path)
+        rows = int(count)
         if rows == 0:
             log.warning("%s: nothing was recorded, so %s was not written", self.name, self.output)
             return

@@ -237,6 +237,19 @@ def test_timeout_signals_twice_and_the_recording_is_finished(tmp_path: Path) -> 
     assert rows(tmp_path / "rezolus.parquet") >= 5
 
 
+def test_a_name_that_is_being_recorded_to_is_refused(tmp_path: Path) -> None:
+    with agent() as url, running(tmp_path, "--url", url, "-i", "20ms") as process:
+        until(lambda: has_rows(tmp_path, 5), process)
+        done = record(tmp_path, "--url", url, "-i", "20ms", "-d", "60ms")
+        assert done.returncode == 1
+        assert "rezolus.parquet is still being recorded to, in rezolus.parquet.recording/" in done.stderr
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 0
+        process.communicate()
+    assert rows(tmp_path / "rezolus.parquet") >= 5
+    assert [path.name for path in tmp_path.iterdir()] == ["rezolus.parquet"]
+
+
 @pytest.mark.parametrize("command", [(), ("--", "sleep", "100")])
 def test_a_signal_finishes_the_recording(command: tuple[str, ...], tmp_path: Path) -> None:
     with agent() as url, running(tmp_path, "--url", url, "-i", "20ms", *command) as process:

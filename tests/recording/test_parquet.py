@@ -24,7 +24,7 @@ from rezolus.recording.body import Body
 from rezolus.recording.parquet import canonical_name, columns_of
 from rezolus.recording.read import Recording
 from rezolus.recording.segment import Segment, identity
-from rezolus.recording.store import create_segment, folder_lock, segment_files
+from rezolus.recording.store import create_segment, folder_lock, recordings_in, segment_files
 from tests import needs
 from tests.recording.test_segment import recordings
 from tests.synthetic import Walk, catalog
@@ -245,7 +245,7 @@ def finish_and_die(folder: Path, output: Path) -> None:
         "import os, sys\n"
         "from rezolus.recording import body, finish\n"
         "named = body.give_name\n"
-        "body.give_name = lambda *files: (named(*files), os._exit(9))\n"
+        "body.give_name = lambda *files, **how: (named(*files, **how), os._exit(9))\n"
         "finish.main(['finish', *sys.argv[1:]])"
     )
     done = subprocess.run([sys.executable, "-c", dying, folder, output], check=False)
@@ -317,7 +317,7 @@ def test_recovery_finishes_what_is_left_and_leaves_what_is_alive(tmp_path: Path)
         file.truncate(torn.stat().st_size - 1)
     record(work / "300", readings)
     with folder_lock(work / "300"):
-        written = finish.recover(finish.recordings_in(work), tmp_path / "rec.parquet")
+        written = finish.recover(recordings_in(work), tmp_path / "rec.parquet")
     assert [Path(outcome.file).name for outcome in written] == [
         "rec.recovered-100.parquet",
         "rec.recovered-200.parquet",
@@ -377,6 +377,32 @@ def test_the_file_may_be_ours_where_its_folder_is_not(reachable: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert_holds(pq.read_table(output), readings)
     assert output.stat().st_uid == 65534
+
+
+def test_an_earlier_recording_goes_to_the_work_folder_where_the_folder_above_is_not_ours(reachable: Path) -> None:
+    needs.root()
+    work = reachable / "out.parquet.recording"
+    work.mkdir()
+    readings = list(Walk(catalog(cgroups=1)).run(2))
+    segment = record(work / "7", readings)
+    output = reachable / "out.parquet"
+    output.write_bytes(b"PAR1 of yesterday")
+    os.utime(output, ns=(0, 5))
+    for path in (work, work / "7", segment, output):
+        os.chown(path, 65534, 65534)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            done = finish.finish_beside(work / "7", output)
+            status = 0 if (done.rows, done.earlier) == (2, work / "out.until-5.parquet") else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert_holds(pq.read_table(output), readings)
+    assert (work / "out.until-5.parquet").read_bytes() == b"PAR1 of yesterday"
 
 
 def test_what_is_no_recording_is_not_replaced(folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,12 +14,13 @@ import trio
 from rezolus.config import RecorderConfig
 from rezolus.reading import Reading
 from rezolus.recording.child import Finished, finish_in_child
-from rezolus.recording.store import segment_files
+from rezolus.recording.store import create_segment, segment_files
 from rezolus.sinks.recorder import Recorder, RecordingError
 from rezolus.wire.decode import decode_stream
 from tests import needs
 from tests.disks import tmpfs, use_up
 from tests.recording.replayed import readings_in
+from tests.recording.test_parquet import finish_and_die
 from tests.synthetic import START_NS, Walk, catalog
 
 S = 10**9
@@ -167,6 +169,62 @@ async def test_what_is_cancelled_is_finished_by_the_next_start(
     assert rows(recovered) == [reading.time_ns for reading in readings[:3]]
     assert rows(output) == [readings[3].time_ns]
     assert names(tmp_path) == ["out.parquet", recovered.name]
+
+
+@pytest.mark.parametrize("form", ["parquet", "raw"])
+async def test_an_earlier_recording_of_the_name_is_kept_and_its_new_name_said(
+    form: Literal["parquet", "raw"], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "out.x"
+    readings = list(Walk(catalog(cgroups=1)).run(6))
+    kept = []
+    for number in range(3):
+        await record(Recorder("rec", config(output, format=form)), readings[2 * number : 2 * number + 2])
+        kept.append(output.read_bytes())
+        os.utime(output, ns=(0, 10**18 + number))
+    assert [(tmp_path / name).read_bytes() for name in names(tmp_path)] == kept
+    assert names(tmp_path) == [f"out.until-{10**18}.x", f"out.until-{10**18 + 1}.x", "out.x"]
+    assert f"rec: there was a recording called {output}; it is now {tmp_path}/out.until-{10**18}.x" in caplog.text
+
+
+async def test_who_replaces_what_has_the_name_does_so(tmp_path: Path) -> None:
+    readings = list(Walk(catalog(cgroups=1)).run(4))
+    for some in (readings[:2], readings[2:]):
+        await record(Recorder("rec", config(tmp_path / "out.parquet", replace=True)), some)
+    assert names(tmp_path) == ["out.parquet"]
+    assert rows(tmp_path / "out.parquet") == [reading.time_ns for reading in readings[2:]]
+
+
+async def test_what_another_recorder_is_writing_is_not_to_be_replaced(tmp_path: Path) -> None:
+    readings = list(Walk(catalog(cgroups=1)).run(2))
+    first, second = (Recorder("rec", config(tmp_path / "out.parquet", replace=True)) for _ in range(2))
+    send, receive = trio.open_memory_channel[Reading](0)
+    _, nothing = trio.open_memory_channel[Reading](0)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(start, first, receive)
+            await give(first, send, readings)
+            with pytest.raises(RecordingError, match=r"out\.parquet is still being recorded to, in .*; choose another"):
+                await second.run(nothing)
+            await send.aclose()
+    assert rows(tmp_path / "out.parquet") == [reading.time_ns for reading in readings]
+
+
+async def test_a_run_that_was_killed_as_its_file_had_got_the_name_is_recovered_and_not_replaced(tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    readings = list(Walk(catalog(cgroups=1)).run(4))
+    killed = Recorder("rec", config(output))
+    killed.folder.mkdir(parents=True)
+    writer = create_segment(killed.folder, 0, {})
+    for reading in readings[:3]:
+        writer.append(reading)
+    writer.close()
+    finish_and_die(killed.folder, output)
+    await record(Recorder("rec", config(output, replace=True)), readings[3:])
+    recovered = tmp_path / f"out.recovered-{killed.folder.name}.parquet"
+    assert names(tmp_path) == ["out.parquet", recovered.name]
+    assert rows(recovered) == [reading.time_ns for reading in readings[:3]]
+    assert rows(output) == [readings[3].time_ns]
 
 
 async def test_a_full_disk_costs_what_was_read_meanwhile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
