@@ -81,8 +81,10 @@ def _finish_parquet(folder: Path, output: Path, aside: Path | None) -> Completed
 
 
 def _finish_raw(folder: Path, output: Path, aside: Path | None) -> Completed:
-    file, rows = settle(folder)
-    return Completed(rows, give_name(file, output, aside=aside) if rows else None)
+    found = settle(folder)
+    if found.problem:
+        _tell(found.problem)
+    return Completed(found.rows, give_name(found.file, output, aside=aside) if found.rows else None)
 
 
 class Recovered(msgspec.Struct, frozen=True):

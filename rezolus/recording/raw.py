@@ -1,22 +1,31 @@
 """Raw recordings: snapshots as they are on the wire, one after the other, and nothing else.
 
 Where one snapshot ends only its own contents say. A second file therefore notes the length of the first after each of
-them: what lies behind the last noted length, a killed process or a full disk left there. The two stand in the
-recording's work folder; finished, the first gets the output's name and the second goes.
+them, so that whoever goes on need not take anything apart. The two stand in the recording's work folder; finished, the first
+gets the output's name and the second goes. A power cut may take the notes and leave the snapshots: whole ones count whether
+they were noted or not, and what a killed process or a full disk left of the last one is cut off.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rezolus.reading import Reading
 from rezolus.recording.groups import write_at
+from rezolus.recording.output import SNAPSHOTS
+from rezolus.recording.split import BadMessageError, CutOffError, message_end
+from rezolus.recording.store import aside_of
 
 RAW = "raw"
 ENDS = "raw.ends"
+TORN = 4
+"""What breaks off is taken for the beginning of a snapshot up to this times the mean length; more than that is damage."""
 _END = 8
 """Bytes of a noted length."""
 
@@ -66,21 +75,74 @@ class RawWriter:
         os.ftruncate(self._fds[1], self.rows * _END)
 
 
-def settle(folder: Path) -> tuple[Path, int]:
-    """Cut a raw recording to its last whole snapshot and bring it to the disk: its file and how many there are.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A raw recording of which nothing more is to come."""
 
-    Raises OSError.
+    file: Path
+    rows: int
+    problem: str = ""
+    """What is wrong with what follows the last whole snapshot, and where all of it is kept; a sentence for users."""
+
+
+def settle(folder: Path) -> Settled:
+    """Cut a raw recording to its last whole snapshot and bring it to the disk. Raises OSError.
+
+    What follows that and is not just the beginning of another is damage: the file is kept as it was.
     """
+    path = folder / RAW
     fds = []
     try:
-        fds = [_open(folder / RAW), _open(folder / ENDS)]
+        fds = [_open(path), _open(folder / ENDS)]
         size, rows = _last_end(fds[0], fds[1])
-        os.ftruncate(fds[0], size)
-        os.fsync(fds[0])
+        found = _whole_behind(fds[0], size)
+        size, rows = found.end, rows + found.rows
+        rest = os.fstat(fds[0]).st_size - size
+        problem = ""
+        if not found.torn or rest > TORN * size // max(rows, 1):
+            aside = aside_of(path)
+            (shutil.copyfile if rows else Path.rename)(path, aside)
+            problem = f"{path}: is damaged behind byte {size}; {rows} readings before it are good; kept as {aside}"
+        if path.exists():
+            os.ftruncate(fds[0], size)
+            os.fsync(fds[0])
     finally:
         for fd in fds:
             os.close(fd)
-    return folder / RAW, rows
+    return Settled(path, rows, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """What follows a place in a raw recording."""
+
+    rows: int
+    """Whole snapshots."""
+    end: int
+    """Where the last of them ends."""
+    torn: bool
+    """Whether nothing follows, or the mere beginning of a snapshot."""
+
+
+def _whole_behind(raw: int, at: int) -> _Behind:
+    """Take the file apart from `at` on. Raises OSError."""
+    size = os.fstat(raw).st_size
+    if at >= size:
+        return _Behind(0, at, torn=True)
+    rows = 0
+    with mmap.mmap(raw, 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+        while at < size:
+            begin = bytes(view[at : at + len(SNAPSHOTS[0])])
+            if begin not in SNAPSHOTS:
+                return _Behind(rows, at, torn=len(begin) == 1 and any(known.startswith(begin) for known in SNAPSHOTS))
+            try:
+                at = message_end(view, at)
+            except CutOffError:
+                return _Behind(rows, at, torn=True)
+            except BadMessageError:
+                return _Behind(rows, at, torn=False)
+            rows += 1
+    return _Behind(rows, at, torn=True)
 
 
 def _open(path: Path) -> int:

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from rezolus.reading import ABSENT_GAUGE, Reading, histogram_buckets
+from rezolus.recording.split import BadMessageError, message_end
 from rezolus.wire.columns import Columns, MakeSeries, Present, SeriesLists, WireError, chosen
 from rezolus.wire.fnv import fnv1a_128
 from rezolus.wire.messages import (
@@ -36,7 +37,6 @@ from rezolus.wire.messages import (
     h2_config,
 )
 from rezolus.wire.messages import Histogram as FlatHistogram
-from rezolus.wire.split import BadMessageError, message_end
 
 __all__ = ["Decoder", "Snapshot", "Version", "WireError", "decode_stream"]
 

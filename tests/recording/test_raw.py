@@ -5,7 +5,10 @@ import resource
 import signal
 from pathlib import Path
 
+import pytest
+
 from rezolus.reading import Reading
+from rezolus.record.rescue import rescue
 from rezolus.recording import finish
 from rezolus.recording.raw import ENDS, RAW, RawWriter
 from rezolus.wire.decode import decode_stream
@@ -47,7 +50,9 @@ def test_a_file_cut_anywhere_gives_the_snapshots_before_the_cut(tmp_path: Path) 
     for kept, noted, whole in (
         (len(raw) - 1, 24, 2),
         (before, 24, 2),
-        (len(raw), 17, 2),
+        (len(raw), 17, 3),  # whole, though its end was not noted
+        (len(raw), 0, 3),
+        (len(raw) - 1, 0, 2),
         (len(raw), 24, 3),
         (3, 24, 0),
     ):
@@ -59,6 +64,46 @@ def test_a_file_cut_anywhere_gives_the_snapshots_before_the_cut(tmp_path: Path) 
         assert output.exists() == (whole > 0)
         if whole:
             assert times(output) == [reading.time_ns for reading in readings[:whole]]
+
+
+def test_snapshots_whose_ends_were_lost_are_found_by_their_contents(tmp_path: Path) -> None:
+    """As after a power cut: the file of ends was created, and is empty."""
+    readings = list(Walk(catalog(cgroups=1)).run(4))
+    folder = tmp_path / "run.raw.recording" / "7"
+    folder.parent.mkdir()
+    record(folder, readings).close()
+    (folder / ENDS).write_bytes(b"")
+    (outcome,) = rescue(tmp_path / "run.raw", None)
+    assert outcome.rows == 4
+    assert times(Path(outcome.file)) == [reading.time_ns for reading in readings]
+    assert [path.name for path in tmp_path.iterdir()] == [Path(outcome.file).name]
+
+
+@pytest.mark.parametrize("good", [0, 2])
+def test_what_follows_the_last_whole_snapshot_and_is_none_is_kept_and_said(
+    good: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readings = list(Walk(catalog(cgroups=1)).run(12))
+    folder = tmp_path / "run"
+    writer = record(folder, readings[:good])
+    end = writer.size
+    writer.close()
+    record(folder, readings[good:]).close()
+    raw = (folder / RAW).read_bytes()
+    broken = raw[:end] + b"\x95\x92\xc1" + raw[end + 3 :]
+    longer = raw[:end] + b"\x95\x92\xdb\xff\xff\xff\xff" + raw[end + 7 :]
+    for number, content in enumerate((broken, longer, raw[:end] + bytes(4096)), 1):
+        folder.mkdir(exist_ok=True)
+        (folder / RAW).write_bytes(content)
+        (folder / ENDS).write_bytes(b"")
+        assert finish.finish(folder, tmp_path / "out.raw") == good
+        aside = folder / ("raw.damaged" if number == 1 else f"raw-{number}.damaged")
+        assert aside.read_bytes() == content
+        said = capsys.readouterr().err
+        assert f"is damaged behind byte {end}; {good} readings before it are good; kept as {aside}" in said
+        assert (tmp_path / "out.raw").exists() == (good > 0)
+    if good:
+        assert times(tmp_path / "out.raw") == [reading.time_ns for reading in readings[:good]]
 
 
 def test_who_opens_it_again_goes_on_behind_the_last_whole_snapshot(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rezolus.reading import Reading, histogram_buckets
+from rezolus.recording.split import BadMessageError, message_end
 from rezolus.wire.decode import Decoder, Snapshot, WireError, decode_stream
 from rezolus.wire.encode import Encoder
 from rezolus.wire.fnv import fnv1a_128
 from rezolus.wire.messages import BUCKETS_TOGETHER, MOST_BUCKETS, MOST_SERIES, h2_config
-from rezolus.wire.split import BadMessageError, message_end
 from tests.wire.readings import readings, values
 from tests.wire.test_decode import data
 

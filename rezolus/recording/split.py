@@ -42,13 +42,20 @@ class BadMessageError(ValueError):
     """What stands there is no whole message; the text says what is wrong."""
 
 
+class CutOffError(BadMessageError):
+    """The data end within it."""
+
+    def __init__(self) -> None:
+        super().__init__("the data end within it")
+
+
 def message_end(data: memoryview, at: int) -> int:
     """Position after the message that begins at `at`. Raises BadMessageError."""
     end = len(data)
     open_messages = 1
     while open_messages:
         if at >= end:
-            raise BadMessageError("the data end within it")
+            raise CutOffError
         byte = data[at]
         run = _SINGLE.match(data, at, at + open_messages)
         if run is not None:
@@ -69,5 +76,5 @@ def message_end(data: memoryview, at: int) -> int:
                 size += number
         at += size
     if at > end:
-        raise BadMessageError("the data end within it")
+        raise CutOffError
     return at
