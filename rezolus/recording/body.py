@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from rezolus.errors import UserError
 from rezolus.recording import rowgroup, thrift
 from rezolus.recording.groups import INDEX, Group, GroupIndex, Numbers
 from rezolus.recording.output import give_name, sync_folder
@@ -29,7 +28,7 @@ from rezolus.recording.pages import CHUNK_META, META_PATH, Absent
 from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
 from rezolus.recording.raw import ENDS, RAW
 from rezolus.recording.segment import Rows, identity
-from rezolus.recording.store import aside_of
+from rezolus.recording.store import aside_of, segment_files, segment_number
 
 MAGIC = b"PAR1"
 BODY = "body"
@@ -40,17 +39,13 @@ GROUP_COLUMNS, GROUP_BYTES, GROUP_ROWS, GROUP_OFFSET, GROUP_COMPRESSED, GROUP_OR
 LEADING = (("timestamp",), ("duration",))
 
 
-class BodyError(UserError):
-    """The files of an unfinished recording contradict each other; the text says how."""
-
-
 class Body:
     """An unfinished Parquet file in a folder. One owner at a time."""
 
     def __init__(self, folder: Path) -> None:
         """Open or begin it, back at its last whole row group. Waits for another owner to end.
 
-        Raises OSError and BodyError.
+        Raises OSError.
         """
         self._folder = folder
         self.problems: tuple[str, ...] = ()
@@ -64,8 +59,9 @@ class Body:
             size = os.fstat(self._body.fileno()).st_size
             if not size and self._index.groups:  # see `was_finished`
                 self._index.clear()
-            elif size < self._end() and self._index.groups:
-                raise BodyError(f"{folder / BODY}: has {size} bytes, {self._end()} were written")
+            elif self._is_damaged(size):
+                self._mend(size)
+            self._index.cut()
             self._body.write(MAGIC)
             self._body.truncate(self._end())
             stack.pop_all()
@@ -111,7 +107,7 @@ class Body:
     def finish(self, output: Path, *, aside: Path | None = None) -> Path | None:
         """Write the footer and give the file its name; `aside` and what is returned are as of `give_name`.
 
-        Raises OSError and BodyError.
+        Raises OSError.
         """
         index = self._index
         columns = columns_of(index.series)
@@ -141,6 +137,35 @@ class Body:
         """A body that row groups are known of is, whatever its first bytes say."""
         begin = os.pread(self._body.fileno(), len(MAGIC), 0)
         return bool(self._index.groups) or MAGIC.startswith(begin)
+
+    def _is_damaged(self, size: int) -> bool:
+        """Whether the body is too short, or the index broken: also when it breaks off and that was no kill.
+
+        After a kill there is the segment of what follows in the body.
+        """
+        if self._index.damage is not None or (self._index.groups and size < self._end()):
+            return True
+        segments = (number for number in map(segment_number, segment_files(self._folder)) if number > self.last_segment)
+        return self._index.torn and size > self._end() and next(segments, -1) != self.last_segment + 1
+
+    def _mend(self, size: int) -> None:
+        """Go on with the row groups that are whole. What they leave of both files is kept. Raises OSError."""
+        index = self._index
+        whole = [group for group in index.groups if group.end <= size]
+        end = whole[-1].end if whole else len(MAGIC)
+        kept = [aside_of(self._folder / INDEX)]
+        shutil.copyfile(index.path, kept[0])
+        if size > end:
+            kept.append(aside_of(self._folder / BODY))
+            _copy_from(self._folder / BODY, end, kept[1])
+        problem = (
+            f"{index.path}: is damaged at byte {index.end if index.damage is None else index.damage}"
+            if len(whole) == len(index.groups)
+            else f"{self._folder / BODY}: has {size} bytes, {index.groups[-1].end} were written"
+        )
+        index.mend(whole)
+        rows = f"{len(whole)} row groups with {self.rows} readings are good"
+        self.problems += (f"{problem}; {rows}; what cannot be used is kept as {' and '.join(map(str, kept))}",)
 
     def _begin_anew(self) -> BinaryIO:
         """Another body; what has its name and is something else is kept under another one. Raises OSError."""
@@ -238,6 +263,17 @@ def was_finished(folder: Path) -> bool:
     """
     named = _size(folder / INDEX) > 0 and _size(folder / BODY) == 0
     return named or (_size(folder / ENDS) > 0 and not (folder / RAW).exists())
+
+
+def _copy_from(source: Path, at: int, target: Path) -> None:
+    """Copy what follows the first `at` bytes. Raises OSError, and then leaves nothing."""
+    try:
+        with source.open("rb") as whole, target.open("xb") as rest:
+            whole.seek(at)
+            shutil.copyfileobj(whole, rest, 1 << 20)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _size(path: Path) -> int:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from rezolus.errors import UserError
 from rezolus.recording.body import BODY, ENTRIES
-from rezolus.recording.groups import INDEX, begins_index
+from rezolus.recording.groups import INDEX, MENDED, begins_index
 from rezolus.recording.output import PARQUET, SNAPSHOTS
 from rezolus.recording.raw import ENDS, RAW
 from rezolus.recording.store import DAMAGED, SUFFIX
 
-_NAMES = {BODY, ENTRIES, INDEX, RAW, ENDS}
+_NAMES = {BODY, ENTRIES, INDEX, MENDED, RAW, ENDS}
 _ASIDE = re.compile(rf"(\d+|{BODY}|{INDEX}|{RAW})(-\d+)?{re.escape(DAMAGED)}")
 """Names of what was kept because it could not be used."""
 

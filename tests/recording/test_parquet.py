@@ -307,6 +307,74 @@ def test_damage_in_the_middle_is_said_and_kept(work: Path, tmp_path: Path, capsy
     assert f"kept as {aside}" in said
 
 
+def four_row_groups(folder: Path) -> tuple[list[Reading], list[int]]:
+    """Readings that became four row groups, two of each in one; and where the frames of the index end."""
+    readings = list(Walk(catalog(cgroups=1)).run(8))
+    ends = []
+    for number in range(4):
+        record(folder, readings[2 * number : 2 * number + 2], number)
+        finish.absorb(folder, number)
+        ends.append((folder / "index").stat().st_size)
+    return readings, ends
+
+
+@pytest.mark.parametrize("lost", range(4))
+@pytest.mark.parametrize("at", [1, 3, 5, 100])
+def test_a_damaged_index_costs_what_it_does_not_know_any_more(
+    lost: int, at: int, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = work / "8"
+    readings, ends = four_row_groups(folder)
+    before = [0, *ends][lost]
+    index = bytearray((folder / "index").read_bytes())
+    index[before + at] ^= 0x40
+    (folder / "index").write_bytes(index)
+    body = (folder / "body").read_bytes()
+    outcome = rescue(work, None)[1]
+    assert outcome.rows == 6
+    assert_holds(pq.read_table(outcome.file), readings[: 2 * lost] + readings[2 * lost + 2 :])
+    assert (folder / "index.damaged").read_bytes() == index
+    kept = f"{folder / 'index.damaged'}"
+    if lost == 3:  # its values are no part of the file
+        kept += f" and {folder / 'body.damaged'}"
+        assert body.endswith((folder / "body.damaged").read_bytes())
+    said = capsys.readouterr().err
+    assert (
+        f"is damaged at byte {before}; 3 row groups with 6 readings are good; what cannot be used is kept as {kept}"
+        in said
+    )
+    assert len(list(folder.iterdir())) == 1 + (lost == 3)
+
+
+def test_a_body_that_is_too_short_costs_the_row_groups_that_are_not_whole(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = work / "8"
+    readings, _ = four_row_groups(folder)
+    body = (folder / "body").read_bytes()
+    os.truncate(folder / "body", len(body) - 3)
+    record(folder, readings[6:], 5)
+    outcome = rescue(folder, None)[0]
+    assert_holds(pq.read_table(outcome.file), readings)
+    assert body[:-3].endswith((folder / "body.damaged").read_bytes())
+    said = capsys.readouterr().err
+    assert (
+        f"{folder / 'body'}: has {len(body) - 3} bytes, {len(body)} were written; 3 row groups with 6 readings" in said
+    )
+
+
+def test_a_recording_of_which_nothing_can_be_used_is_kept(work: Path) -> None:
+    folder = work / "8"
+    four_row_groups(folder)
+    index = bytes(len((folder / "index").read_bytes()))
+    (folder / "index").write_bytes(index)
+    body = (folder / "body").read_bytes()
+    (outcome,) = rescue(folder, None)
+    assert (outcome.file, outcome.rows) == ("", 0)
+    assert (folder / "index.damaged").read_bytes() == index
+    assert b"PAR1" + (folder / "body.damaged").read_bytes() == body
+
+
 def test_recovery_finishes_what_is_left_and_leaves_what_is_alive(tmp_path: Path) -> None:
     readings = list(Walk(catalog(cgroups=1)).run(4))
     work = tmp_path / "rec.parquet.recording"
