@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,6 +82,25 @@ def recording_path(path: Path, start_ns: int) -> Path:
 def work_folder(output: Path) -> Path:
     """Where unfinished recordings of `output` are."""
     return output.with_name(output.name + WORK_SUFFIX)
+
+
+def work_folders(path: Path) -> list[Path]:
+    """Where unfinished recordings of a configured path are: for a name with `%` all that its starts may have made.
+
+    Those that are there, oldest name first. Raises OSError.
+    """
+    if "%" not in path.name:
+        return [work for work in (work_folder(path),) if work.is_dir()]
+    parts = re.split(r"(%[-_0^#]?.)", path.name)
+    pattern = "".join("%" if part == "%%" else ".+" if part.startswith("%") else re.escape(part) for part in parts)
+    names = re.compile(pattern + re.escape(WORK_SUFFIX), re.DOTALL)
+    folders = path.parent.iterdir() if path.parent.is_dir() else ()
+    return sorted(found for found in folders if names.fullmatch(found.name) and found.is_dir())
+
+
+def output_of(work: Path) -> Path:
+    """Whose work folder it is: the inverse of `work_folder`."""
+    return work.with_name(work.name.removesuffix(WORK_SUFFIX))
 
 
 def address_needs(listen: Address | UnixAddress | None) -> Iterator[str]:

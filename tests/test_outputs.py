@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rezolus.config import Config, ExporterConfig, HindsightConfig, RecorderConfig, SinkConfig, parse
-from rezolus.outputs import needs_of, outputs_of, recording_path, sinks_of, work_folder
+from rezolus.outputs import needs_of, output_of, outputs_of, recording_path, sinks_of, work_folder, work_folders
 from rezolus.units import Address, UnixAddress
 from tests.synthetic import START_NS
 
@@ -18,6 +18,7 @@ def test_names_with_the_time_of_the_start() -> None:
     named = Path("/var/log/rezolus-%Y%m%dT%H%M%S.parquet")
     assert recording_path(named, START_NS) == Path("/var/log/rezolus-20261122T182653.parquet")
     assert recording_path(Path("/100%/a.parquet"), START_NS) == Path("/100%/a.parquet")
+    assert output_of(Path("/a/b.parquet.recording")) == Path("/a/b.parquet")
     assert work_folder(Path("/a/b.parquet")) == Path("/a/b.parquet.recording")
 
 
@@ -73,3 +74,20 @@ def test_what_two_sinks_cannot_share() -> None:
     assert shared(anywhere, anywhere) == set()
     own = ExporterConfig(listen=UnixAddress("/run/rezolus/a.sock"))
     assert len(shared(own, own)) == 1
+
+
+def test_work_folders_of_all_starts_are_found_by_the_pattern(tmp_path: Path) -> None:
+    names = (
+        "run-2026%a.parquet.recording",
+        "run-%a.parquet.recording",
+        "run-2026%a.parquet",
+        "run-2026.parquet.recording",
+    )
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert work_folders(tmp_path / "run-%Y%%a.parquet") == [tmp_path / names[0]]
+    assert work_folders(tmp_path / "run-%-d.parquet") == [
+        tmp_path / name for name in sorted(names) if "recording" in name
+    ]
+    assert work_folders(tmp_path / "run-2026.parquet") == [tmp_path / names[3]]
+    assert work_folders(tmp_path / "away" / "%Y") == work_folders(tmp_path / "run") == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from rezolus.errors import UserError
-from rezolus.outputs import WORK_SUFFIX, work_folder
+from rezolus.outputs import WORK_SUFFIX, output_of, work_folder, work_folders
 from rezolus.recording.body import BODY, Body, was_finished
 from rezolus.recording.contents import is_recording
 from rezolus.recording.dump import dump
@@ -35,6 +35,8 @@ def rescue(path: Path, output: Path | None) -> list[Recovered]:
     """
     if path.is_file() and path.suffix == SUFFIX:
         return [_copy(path, output or path.with_suffix(".recovered.parquet"))]
+    if "%" in path.name and not path.exists():
+        return _finish_matching(path, output)
     folder = _folder(path)
     if folder.name.isdecimal() and is_recording(folder) and _is_begun(folder):
         return [_finish(folder, output or recovered_name(folder, _output_of(folder.parent)))]
@@ -66,11 +68,25 @@ def _folder(path: Path) -> Path:
 
 def _output_of(work: Path) -> Path:
     """Of which file a folder is the work folder; for others a name like its own."""
-    return (
-        work.with_name(work.name.removesuffix(WORK_SUFFIX))
-        if work.name.endswith(WORK_SUFFIX)
-        else work / "recording.parquet"
-    )
+    return output_of(work) if work.name.endswith(WORK_SUFFIX) else work / "recording.parquet"
+
+
+def _finish_matching(path: Path, output: Path | None) -> list[Recovered]:
+    """All recordings of a path with the time in its name; those that are still written are none to recover."""
+    works = work_folders(path)
+    if not works:
+        raise RescueError(f"{path}: there is no folder of an unfinished recording of such a name; nothing to recover")
+    if output is not None and len(works) > 1:
+        raise RescueError(
+            f"{path}: there are {len(works)} folders of such names, so none can be called {output}; name one of them"
+        )
+    outcomes: list[Recovered] = []
+    for work in works:
+        try:
+            outcomes += _finish_all(work, output)
+        except RescueError as error:
+            outcomes.append(Recovered(str(work), problem=str(error).removeprefix(f"{work}: ")))
+    return outcomes
 
 
 def _finish_all(work: Path, output: Path | None) -> list[Recovered]:

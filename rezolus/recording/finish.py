@@ -193,6 +193,8 @@ def main(arguments: list[str]) -> int:
             os.nice(NICENESS)
             for outcome in recover(recordings_in(Path(folder)), Path(operand), yielding=True):
                 _report(outcome)
+            with contextlib.suppress(OSError):  # somebody is still at it, or it is not ours to remove
+                Path(folder).rmdir()
         elif command == "replace":
             print(finish(Path(folder), Path(operand)))  # noqa: T201
         else:

@@ -24,7 +24,7 @@ import trio
 import rezolus
 from rezolus.config import RecorderConfig
 from rezolus.errors import UserError, reason
-from rezolus.outputs import recording_path, work_folder
+from rezolus.outputs import output_of, recording_path, work_folder, work_folders
 from rezolus.reading import Reading
 from rezolus.recording.child import Finisher, finish_in_child, not_started
 from rezolus.recording.output import can_hold_files, replaceable, sync_folder
@@ -321,9 +321,8 @@ class Recorder:
 
         Before that: finish what an earlier daemon was killed over.
         """
-        work = self.folder.parent
-        if work.exists() and any(folder != self.folder for folder in recordings_in(work)):
-            for path in (await self._child("recover", str(work), str(self.output)) or "").splitlines():
+        for work in self._left_behind():
+            for path in (await self._child("recover", str(work), str(output_of(work))) or "").splitlines():
                 log.warning("%s: an earlier recording had not been finished; it is now %s", self.name, path)
         self._recovered.set()
         while True:
@@ -332,6 +331,15 @@ class Recorder:
             # A child that was begun ends by itself: it would have to be repeated otherwise.
             with trio.CancelScope(shield=True):
                 await self._child("absorb", str(self.folder), str(self._segments - 2))
+
+    def _left_behind(self) -> list[Path]:
+        """Work folders in which there is more than this recording."""
+        try:
+            works = work_folders(self._config.path)
+            return [work for work in works if any(folder != self.folder for folder in recordings_in(work))]
+        except OSError as error:
+            log.error("%s: cannot look for unfinished recordings: %s", self.name, reason(error))  # noqa: TRY400
+            return []
 
     def _remove(self) -> None:
         with contextlib.suppress(OSError):

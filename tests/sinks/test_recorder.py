@@ -13,8 +13,9 @@ import trio
 
 from rezolus.config import RecorderConfig
 from rezolus.reading import Reading
+from rezolus.record.rescue import rescue
 from rezolus.recording.child import Finished, finish_in_child
-from rezolus.recording.store import create_segment, segment_files
+from rezolus.recording.store import create_segment, folder_lock, segment_files
 from rezolus.sinks.recorder import Recorder, RecordingError
 from rezolus.wire.decode import decode_stream
 from tests import needs
@@ -225,6 +226,29 @@ async def test_a_run_that_was_killed_as_its_file_had_got_the_name_is_recovered_a
     assert names(tmp_path) == ["out.parquet", recovered.name]
     assert rows(recovered) == [reading.time_ns for reading in readings[:3]]
     assert rows(output) == [readings[3].time_ns]
+
+
+async def test_the_next_start_finishes_what_was_left_under_another_time_in_the_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    readings = list(Walk(catalog(cgroups=1)).run(6))
+    left = (tmp_path / "run-20260101T000000.parquet.recording", tmp_path / "run-20260102T000000.parquet.recording")
+    for number, work in enumerate(left):
+        (work / "7").mkdir(parents=True)
+        writer = create_segment(work / "7", 0, {})
+        for reading in readings[2 * number : 2 * number + 2]:
+            writer.append(reading)
+        writer.close()
+    with folder_lock(left[1] / "7"):  # another daemon is still at it
+        recorder = Recorder("rec", config(tmp_path / "run-%Y%m%dT%H%M%S.parquet"))
+        await record(recorder, readings[4:])
+    recovered = tmp_path / "run-20260101T000000.recovered-7.parquet"
+    assert names(tmp_path) == sorted([recovered.name, left[1].name, recorder.output.name])
+    assert rows(recovered) == [reading.time_ns for reading in readings[:2]]
+    assert f"it is now {recovered}" in caplog.text
+    (outcome,) = rescue(tmp_path / "run-%Y%m%dT%H%M%S.parquet", None)
+    assert outcome.file == str(tmp_path / "run-20260102T000000.recovered-7.parquet")
+    assert not left[1].exists()
 
 
 async def test_a_full_disk_costs_what_was_read_meanwhile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
