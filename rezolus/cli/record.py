@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rezolus.record.request import Request
 
 COMMAND = "rezolus.command"
+INTERVAL_KEY = "sampling_interval_ms"
+"""What readers of recordings compute with."""
 
 
 class _WithCommand(click.Command):
@@ -80,9 +82,15 @@ def command(**options: Any) -> int:
     """
     recover: Path | None = options.pop("recover")
     verbose: int = options.pop("verbose")
+    wrapped: tuple[str, ...] | None = click.get_current_context().meta.get(COMMAND)
     if recover is not None:
+        others = [name for name, value in options.items() if value and name != "output"]
+        if others or wrapped is not None:
+            raise click.UsageError("--recover makes no recording: besides --output and -v it takes no other option")
         return _recover(recover, options["output"])
-    request = _request(click.get_current_context().meta.get(COMMAND, ()), **options)
+    if wrapped == ():
+        raise click.UsageError("there is no command behind --")
+    request = _request(wrapped or (), **options)
     return _record(request, verbose=verbose > 0)
 
 
@@ -153,6 +161,8 @@ def _pair(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise click.UsageError(f"--metadata {text}: expected KEY=VALUE")
+    if key == INTERVAL_KEY and not (value.isascii() and value.isdecimal() and int(value)):
+        raise click.UsageError(f"--metadata {text}: readers take this for a whole number of milliseconds, 1 or more")
     return key, value
 
 

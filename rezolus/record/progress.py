@@ -27,7 +27,7 @@ class Tally:
     """Since it was begun."""
     samples: int
     lost: int
-    """Ticks between the first sample and the last that brought none."""
+    """Ticks that left no sample, from the first reading to the last: none came, or it could not be written."""
     bytes: int
     """Written to disk meanwhile; the file becomes smaller."""
     down: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ def tally(
 ) -> Tally:
     """The sum over files."""
     each = tuple(statistics)
-    due = [round((one.last_ns - one.first_ns) / interval_ns) + 1 for one in each if one.rows]
+    due = [round((one.last_ns - one.first_ns) / interval_ns) + 1 for one in each if one.first_ns]
     samples = sum(one.rows for one in each)
     return Tally(seconds, samples, max(0, sum(due) - samples), sum(one.written_bytes for one in each), down)
 

@@ -34,7 +34,7 @@ def rescue(path: Path, output: Path | None) -> list[Recovered]:
     where there is one recording. Raises OSError and RescueError.
     """
     if path.is_file() and path.suffix == SUFFIX:
-        return [_copy(path, output or path.with_suffix(".recovered.parquet"))]
+        return [_copy(path, output or _unused(path.with_suffix(".recovered.parquet")))]
     if "%" in path.name and not path.exists():
         return _finish_matching(path, output)
     folder = _folder(path)
@@ -46,13 +46,22 @@ def rescue(path: Path, output: Path | None) -> list[Recovered]:
                 f"{folder}: has an index of row groups, so it was the folder of a recorder, which is called after "
                 "the start in nanoseconds and has nothing else in it; give it such a name and recover that"
             )
-        return [_dump(folder, output or folder.with_name(f"{folder.stem}.recovered.parquet"))]
+        return [_dump(folder, output or _unused(folder.with_name(f"{folder.stem}.recovered.parquet")))]
     return _finish_all(folder, output)
 
 
 def _is_begun(folder: Path) -> bool:
     """Whether a recorder has this folder, and not a buffer: both have segments."""
     return folder.parent.name.endswith(WORK_SUFFIX) or any((folder / name).exists() for name in (BODY, INDEX, RAW))
+
+
+def _unused(path: Path) -> Path:
+    """The path, with a number where it is there already: nobody has asked for that one to be replaced."""
+    target, count = path, 1
+    while target.exists():
+        count += 1
+        target = path.with_name(f"{path.stem}-{count}{path.suffix}")
+    return target
 
 
 def _folder(path: Path) -> Path:

@@ -68,7 +68,7 @@ class RecorderStatistics:
     written_bytes: int
     """Bytes appended to segments."""
     first_ns: int = 0
-    """CLOCK_BOOTTIME of the first reading written, 0 before; and of the last."""
+    """CLOCK_BOOTTIME of the first reading written or lost, 0 before; and of the last."""
     last_ns: int = 0
     error: str = ""
     """Why nothing is written at the moment; empty when all is well."""
@@ -111,7 +111,6 @@ class Recorder:
         self._segments = 0
         self._rows = 0
         self._bytes = 0
-        self._first_ns = self._last_ns = 0
         self._discarded = False
         self._owned = contextlib.ExitStack()
         """The lock of the folder, once that was made."""
@@ -188,8 +187,8 @@ class Recorder:
             lost=self._disk.lost,
             segments=self._segments,
             written_bytes=self._bytes,
-            first_ns=self._first_ns,
-            last_ns=self._last_ns,
+            first_ns=self._disk.first_ns,
+            last_ns=self._disk.last_ns,
             error=self._disk.error,
         )
 
@@ -221,9 +220,7 @@ class Recorder:
             self._close()
             raise
         self._rows += 1
-        self._first_ns = self._first_ns or reading.monotonic_ns
         self._wall_ns = (self._wall_ns[0] or reading.time_ns, reading.time_ns)
-        self._last_ns = reading.monotonic_ns
         if isinstance(self._writer, RawWriter):
             return
         if self._writer.rows >= self._segment_rows or self._writer.size >= SEGMENT_BYTES:

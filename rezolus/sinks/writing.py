@@ -41,7 +41,11 @@ class DiskThread:
         self._pause_ns = pause_ns
         self._retry_ns = 0
         self._unwritten = self._overrun = 0
+        self._waiting: SimpleQueue[Reading | None] = SimpleQueue()
+        self._last_ns = self._overrun_ns = 0
         self.written = 0
+        self.first_ns = 0
+        """CLOCK_BOOTTIME of the first reading that was written or lost, 0 before."""
         self.error = ""
         """Why nothing is written at the moment; empty when all is well."""
 
@@ -50,9 +54,14 @@ class DiskThread:
         """Readings that could not be written, or came while too many waited."""
         return self._unwritten + self._overrun
 
+    @property
+    def last_ns(self) -> int:
+        """CLOCK_BOOTTIME of the last reading that was written or lost; what waits behind others is neither yet."""
+        return max(self._last_ns, self._overrun_ns if self._waiting.empty() else 0)
+
     async def run(self, readings: AsyncIterable[Reading]) -> None:
         """Have all readings written; then everything is closed. Cancelled, it does not wait long for a disk that hangs."""
-        queue: SimpleQueue[Reading | None] = SimpleQueue()
+        queue = self._waiting
         patience = trio.CancelScope(shield=True)
         ended = trio.Event()
 
@@ -69,6 +78,7 @@ class DiskThread:
                 async for reading in readings:
                     if queue.qsize() >= BACKLOG:
                         self._overrun += 1
+                        self._overrun_ns = reading.monotonic_ns
                     else:
                         queue.put(reading)
                 queue.put(None)
@@ -87,7 +97,9 @@ class DiskThread:
     def _run(self, queue: SimpleQueue[Reading | None]) -> None:
         try:
             while (reading := queue.get()) is not None:
+                self.first_ns = self.first_ns or reading.monotonic_ns
                 self._take(reading)
+                self._last_ns = reading.monotonic_ns
         finally:
             self._close()
 

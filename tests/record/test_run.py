@@ -108,6 +108,8 @@ def test_lost_are_the_ticks_between_the_samples() -> None:
     assert (nothing.samples, nothing.lost) == (0, 0)
     some = tally([statistics(8, 5, 90 * MS), statistics(3, 7, 21 * MS)], 10 * MS, seconds=3725.5, down=("gone",))
     assert some == Tally(3725.5, 11, 2, 2000, ("gone",))
+    full = tally([statistics(0, 5, 45 * MS), statistics(3, 5, 75 * MS)], 10 * MS, seconds=1)  # the disk was
+    assert (full.samples, full.lost) == (3, 5 + 5)
     assert str(some) == "1:02:05  11 samples  2 lost  1.95 KiB  no answer from gone"
 
 
@@ -156,6 +158,23 @@ def test_a_rolling_buffer_is_recovered_and_stays(tmp_path: Path) -> None:
     assert times == [reading.time_ns for reading in readings]
     assert sorted((path.name, path.read_bytes()) for path in folder.iterdir() if path.is_file()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, "out.parquet"]
+
+
+def test_what_was_recovered_from_a_buffer_stays_when_it_is_recovered_again(tmp_path: Path) -> None:
+    folder = tmp_path / "hindsight.parquet.buffer"
+    folder.mkdir()
+    ring = Ring(folder, Limits(duration_ns=10**12, max_bytes=1 << 30, interval_ns=10**9), dict)
+    for reading in Walk(catalog(cgroups=1)).run(3):
+        ring.append(reading)
+    ring.close()
+    (segment,) = folder.glob("*.segment")
+    files = [Path(rescue(path, None)[0].file).name for path in (folder, folder, segment, segment)]
+    assert files == [
+        "hindsight.parquet.recovered.parquet",
+        "hindsight.parquet.recovered-2.parquet",
+        "00000000.recovered.parquet",
+        "00000000.recovered-2.parquet",
+    ]
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

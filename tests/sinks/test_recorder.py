@@ -13,6 +13,7 @@ import trio
 
 from rezolus.config import RecorderConfig
 from rezolus.reading import Reading
+from rezolus.record.progress import tally
 from rezolus.record.rescue import rescue
 from rezolus.recording.child import Finished, finish_in_child
 from rezolus.recording.store import create_segment, folder_lock, segment_files
@@ -280,6 +281,7 @@ async def test_a_full_disk_costs_what_was_read_meanwhile(tmp_path: Path, caplog:
         statistics = recorder.statistics()
         assert statistics.rows + statistics.lost == 40
         assert statistics.lost > 20
+        assert (statistics.first_ns, statistics.last_ns) == (readings[0].monotonic_ns, readings[-1].monotonic_ns)
         assert statistics.error == ""
         found = rows(mount / "out.parquet")
         assert len(found) == statistics.rows
@@ -361,5 +363,6 @@ async def test_a_disk_that_is_full_at_the_start_is_waited_for(tmp_path: Path, ca
         assert len(found) >= 10  # it tries every 5 s
         assert found == [reading.time_ns for reading in readings[-len(found) :]]
         assert recorder.statistics().lost == 20 - len(found)
+        assert tally([recorder.statistics()], S, seconds=0).lost == 20 - len(found)
         assert caplog.text.count("no space left on device; trying again") == 1
         assert names(mount) == ["out.parquet"]
