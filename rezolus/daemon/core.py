@@ -87,8 +87,8 @@ class Daemon:
         """When a signal came to stop."""
         self._reloading = False
         self._last_reload: ReloadStatus | None = None
-        self.gave_up = False
-        """Whether a second signal ended it before everything was finished."""
+        self.leaving = trio.Event()
+        """A second signal ends it before everything is finished."""
 
     async def run(
         self, *, signals: Signals | None = None, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -244,7 +244,7 @@ class Daemon:
             self.stop()
         elif now - self._signalled >= self._timing.together_s:
             log.warning("second signal (%s): leaving at once", name)
-            self.gave_up = True
+            self.leaving.set()
             self._scopes.sinks.cancel()
 
     def _capture(self, name: str) -> None:

@@ -44,18 +44,22 @@ class Ended:
     by_itself: bool
 
 
-async def run_command(arguments: Sequence[str], duration_s: float | None) -> Ended:
+async def run_command(arguments: Sequence[str], duration_s: float | None, hurry: trio.Event) -> Ended:
     """Run it with our standard streams and our terminal until it ends or its time is over.
 
-    Cancelled, it ends the command first; killed, the system does. Raises OSError when it cannot be started.
+    Cancelled, it ends the command first, without any patience once `hurry` is set; killed, the system does. Raises OSError
+    when it cannot be started.
     """
     process = _start(arguments)
     try:
         with trio.move_on_after(duration_s if duration_s is not None else float("inf")) as limit:
             await _wait(process)
     finally:
-        with trio.CancelScope(shield=True):
-            await _end(process)
+        with trio.CancelScope(shield=True) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when, hurry, patience)
+                await _end(process)
+                nursery.cancel_scope.cancel()
     if limit.cancelled_caught:
         return Ended(TIMED_OUT, by_itself=False)
     status = process.returncode or 0
@@ -92,8 +96,13 @@ async def _wait(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
 async def _end(process: subprocess.Popen[bytes]) -> None:
-    """The command and those it started get SIGTERM, and who is left after `GRACE_S` SIGKILL."""
+    """The command and those it started get SIGTERM, and who is left after `GRACE_S` SIGKILL; cancelled, at once."""
     if process.returncode is not None:
         return  # what it started in the background is its own business
     with contextlib.ExitStack() as stack:
@@ -106,10 +115,16 @@ async def _end(process: subprocess.Popen[bytes]) -> None:
                         left[pid] = os.pidfd_open(pid)
                         stack.callback(os.close, left[pid])
                     _send(left[pid], number)
-            with trio.move_on_after(GRACE_S):
+            try:
+                with trio.move_on_after(GRACE_S):
+                    for fd in left.values():
+                        await trio.lowlevel.wait_readable(fd)
+                    break
+            except trio.Cancelled:
                 for fd in left.values():
-                    await trio.lowlevel.wait_readable(fd)
-                break
+                    with contextlib.suppress(ProcessLookupError):
+                        _send(fd, signal.SIGKILL)
+                raise
     if process.poll() is None:
         log.warning("the command (process %d) cannot be ended; it runs on", process.pid)
 

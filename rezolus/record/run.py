@@ -74,7 +74,7 @@ class Recording:
         return tally(self._recorders(), self._recorder.interval, seconds=seconds, down=down)
 
     def _outcome(self) -> int:
-        if self._daemon.gave_up:
+        if self._daemon.leaving.is_set():
             for folder in (work_folder(Path(one.output)) for one in self._recorders()):
                 if folder.exists():
                     self.progress.write(f"left unfinished; to finish it: rezolus record --recover {folder}\n")
@@ -124,7 +124,8 @@ class Recording:
         await self._until(lambda: any(one.rows for one in self._recorders()))
         duration = self._request.duration
         try:
-            ended = await run_command(self._request.command, None if duration is None else duration / 1e9)
+            limit_s = None if duration is None else duration / 1e9
+            ended = await run_command(self._request.command, limit_s, self._daemon.leaving)
         except OSError as error:
             for outlet in self._daemon.ensemble.outlets.values():
                 if isinstance(outlet.sink, Recorder):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from rezolus.record.command import GRACE_S
 from rezolus.recording.read import Recording
 from rezolus.wire.decode import decode_stream
 from tests.cli.command import ROOT, rezolus
@@ -235,6 +236,27 @@ def test_timeout_signals_twice_and_the_recording_is_finished(tmp_path: Path) -> 
         assert process.wait(PATIENCE_S) == 0
         process.communicate()
     assert rows(tmp_path / "rezolus.parquet") >= 5
+
+
+def test_a_second_signal_leaves_at_once_though_the_command_ignores_the_first(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = f"trap '' TERM; echo $$ > {ready}; while :; do sleep 0.05; done"
+    with agent() as url, running(tmp_path, "--url", url, "-i", "20ms", "--", "sh", "-c", script) as process:
+        until(ready.exists, process)
+        until(lambda: has_rows(tmp_path, 5), process)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        until(lambda: "stopping" in process.stderr.readline(), process)  # type: ignore[union-attr]
+        select.select([], [], [], 0.2)  # signals that come together are one
+        second = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 2
+        assert time.monotonic() - second < GRACE_S / 2
+        _, stderr = process.communicate()
+    assert "leaving at once" in stderr
+    assert "still finishing" not in stderr
+    pid = int(ready.read_text())
+    until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_a_name_that_is_being_recorded_to_is_refused(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ async def test_signals_that_come_together_are_one(tmp_path: Path, caplog: pytest
             await until(lambda: "SIGTERM: stopping" in caplog.text)
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
-    assert not daemon.gave_up
+    assert not daemon.leaving.is_set()
     assert rows(tmp_path / "out.parquet") == delivered(daemon)["rec"]
 
 
@@ -233,9 +233,9 @@ async def test_the_first_signal_after_the_end_has_begun_is_no_second_one(
             await until(lambda: "still finishing: rec" in caplog.text)
             signal.raise_signal(signal.SIGTERM)
             await until(lambda: "SIGTERM: stopping" in caplog.text)
-            assert not daemon.gave_up
+            assert not daemon.leaving.is_set()
             signal.raise_signal(signal.SIGTERM)
-    assert daemon.gave_up
+    assert daemon.leaving.is_set()
 
 
 async def test_services_run_beside_the_source(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
