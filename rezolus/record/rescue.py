@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,13 +14,14 @@ import msgspec
 from rezolus.errors import UserError
 from rezolus.outputs import WORK_SUFFIX, output_of, work_folder, work_folders
 from rezolus.recording.body import BODY, Body, was_finished
-from rezolus.recording.contents import is_recording
+from rezolus.recording.contents import check_folder, clear_folder, is_recording, remove_folder
 from rezolus.recording.dump import dump
 from rezolus.recording.finish import Recovered, explain, finish, recover, recovered_name
 from rezolus.recording.groups import INDEX
 from rezolus.recording.raw import RAW
+from rezolus.recording.ring import FULL
 from rezolus.recording.segment import Segment
-from rezolus.recording.store import DUMP_PREFIX, SUFFIX, folder_lock, recordings_in, segment_files
+from rezolus.recording.store import DAMAGED, DUMP_PREFIX, SUFFIX, folder_lock, recordings_in, segment_files
 
 COMPLETE = "is complete and has the name it was to have; only this folder had been left, and is removed"
 
@@ -31,8 +34,15 @@ def rescue(path: Path, output: Path | None) -> list[Recovered]:
     """Finish what was left of recordings at `path`: a work folder, a recording in it, the name of an output, a segment.
 
     The folder of a rolling buffer and single segments are read and stay as they are. `output` names the file
-    where there is one recording. Raises OSError and RescueError.
+    where there is one recording. Raises RescueError.
     """
+    try:
+        return _rescue(path, output)
+    except OSError as error:
+        raise RescueError(f"{output or path}: cannot be recovered: {explain(error)}") from error
+
+
+def _rescue(path: Path, output: Path | None) -> list[Recovered]:
     if path.is_file() and path.suffix == SUFFIX:
         return [_copy(path, output or _unused(path.with_suffix(".recovered.parquet")))]
     if "%" in path.name and not path.exists():
@@ -129,31 +139,69 @@ def _finish(folder: Path, target: Path) -> Recovered:
             raise RescueError(f"{folder}: is still being recorded to")
         named = was_finished(folder)
         try:
-            rows = finish(folder, target)
+            rows = (
+                finish(folder, target) if named or not _is_elsewhere(target, folder) else _finish_copy(folder, target)
+            )
+        except OSError as error:
+            more = "; make room, or name a file on another disk with --output" if error.errno in FULL else ""
+            return Recovered(str(folder), problem=explain(error) + more)
         except UserError as error:
             return Recovered(str(folder), problem=explain(error))
     return Recovered(str(folder), str(target) if rows else "", rows, COMPLETE if named else "")
 
 
+def _is_elsewhere(target: Path, folder: Path) -> bool:
+    """Whether the file is to be on another file system: the one of the folder may be full, which is why."""
+    return target.parent.stat().st_dev != folder.stat().st_dev
+
+
+def _finish_copy(folder: Path, target: Path) -> int:
+    """As `finish`, but all that is written is written beside the file. Raises OSError and UserError."""
+    check_folder(folder)
+    with _workshop(target) as work:
+        for path in folder.iterdir():
+            if path.suffix != DAMAGED:
+                shutil.copyfile(path, work / path.name)
+        rows = finish(work, target)
+    if rows:
+        remove_folder(folder)
+    return rows
+
+
+@contextlib.contextmanager
+def _workshop(target: Path) -> Iterator[Path]:
+    """An empty folder beside the file, which goes; one that a killed recovery left is used again.
+
+    Raises OSError, and RescueError when somebody is at it.
+    """
+    work = target.with_name(f".{target.name}.recovering")
+    work.mkdir(exist_ok=True)
+    with folder_lock(work) as mine:
+        if not mine:
+            raise RescueError(f"{work}: another recovery is working on {target.name}")
+        clear_folder(work)
+        try:
+            yield work
+        finally:
+            if work.is_dir():
+                remove_folder(work)
+
+
 def _copy(segment: Path, target: Path) -> Recovered:
     """A recording of the readings in a segment, made in a folder beside it that goes afterwards."""
-    work = work_folder(target)
-    work.mkdir()
-    try:
-        with contextlib.closing(Body(work)) as body:
-            found = Segment(segment)
-            if damage := found.damage():
-                print(f"error: {damage}", file=sys.stderr)  # noqa: T201 - as of `finish`
-            rows = body.add(0, found)
-            if rows:
-                body.finish(target)
-    finally:
-        for path in work.iterdir():
-            path.unlink()
-        work.rmdir()
+    with _workshop(target) as work, contextlib.closing(Body(work)) as body:
+        found = Segment(segment)
+        if damage := found.damage():
+            print(f"error: {damage}", file=sys.stderr)  # noqa: T201 - as of `finish`
+        rows = body.add(0, found)
+        if rows:
+            body.finish(target)
     return Recovered(str(segment), str(target) if rows else "", rows)
 
 
 def _dump(buffer: Path, target: Path) -> Recovered:
-    rows = dump(buffer, 0, 2**64 - 1, target, f"{DUMP_PREFIX}recover-{os.getpid()}").rows
+    name = f"{DUMP_PREFIX}recover-{os.getpid()}"
+    if _is_elsewhere(target, buffer):
+        name = str(target.absolute().with_name(f".{target.name}.{name}"))
+    rows = dump(buffer, 0, 2**64 - 1, target, name).rows
     return Recovered(str(buffer), str(target) if rows else "", rows)

@@ -51,12 +51,16 @@ def check_folder(folder: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a recorder's folder, which `check_folder` has seen; with what is kept as damaged it stays. Raises OSError."""
-    paths = [path for path in folder.iterdir() if _is_known(path)]
-    for path in paths:
-        if path.suffix != DAMAGED:
-            path.unlink()
+    clear_folder(folder)
     with contextlib.suppress(OSError):  # that; or the folder above is not ours, then an empty one stays
         folder.rmdir()
+
+
+def clear_folder(folder: Path) -> None:
+    """Unlink a recorder's files but for what is kept as damaged. Raises OSError."""
+    for path in [path for path in folder.iterdir() if _is_known(path)]:
+        if path.suffix != DAMAGED:
+            path.unlink()
 
 
 def _stranger(folder: Path) -> str | None:

@@ -110,14 +110,14 @@ def dump(
 ) -> DumpResult:
     """Write the readings of the buffer `folder` between two wall clock times, both included, to the file `output`.
 
-    `work_name`: what the unfinished dump is called in `folder`. `extent`: the segments that are the buffer, in a folder that may
+    `work_name`: what the unfinished dump is called in `folder`, or its whole path. `extent`: the segments that are the buffer, in a folder that may
     have others; None: all of them are. Without readings no file is written.
     Damaged segments are left out, from the damage on, and reported on stderr. Raises OSError and UserError.
     """
     buffer = [path for path in segment_files(folder) if extent is None or path in extent]
     files = [path for path in buffer if _overlaps(path, start_ns, end_ns)]
-    _check_space(folder, files)
     work = folder / work_name
+    _check_space(work.parent, files)
     work.mkdir()
     ends: list[int] = []
     try:
@@ -149,7 +149,7 @@ def _overlaps(path: Path, start_ns: int, end_ns: int) -> bool:
 
 
 def _check_space(folder: Path, files: Sequence[Path]) -> None:
-    """Refuse what would take the space that the buffer itself needs. Raises DumpError."""
+    """Refuse what does not fit into `folder`, where the buffer itself may need the space. Raises DumpError."""
     size = 0
     for path in files:
         with contextlib.suppress(OSError):

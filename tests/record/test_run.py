@@ -16,9 +16,12 @@ from rezolus.record.request import Endpoint, Format, Request
 from rezolus.record.rescue import RescueError, rescue
 from rezolus.record.run import GAVE_UP, Recording
 from rezolus.recording.child import Finished
+from rezolus.recording.raw import RawWriter
 from rezolus.recording.ring import Limits, Ring
+from rezolus.recording.store import create_segment
 from rezolus.sinks.recorder import RecorderStatistics
 from rezolus.wire.decode import decode_stream
+from rezolus.wire.encode import Encoder
 from tests.disks import tmpfs, use_up
 from tests.record.agents import agent
 from tests.synthetic import Walk, catalog
@@ -158,6 +161,50 @@ def test_a_rolling_buffer_is_recovered_and_stays(tmp_path: Path) -> None:
     assert times == [reading.time_ns for reading in readings]
     assert sorted((path.name, path.read_bytes()) for path in folder.iterdir() if path.is_file()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, "out.parquet"]
+
+
+@pytest.mark.parametrize("what", ["recording", "raw", "buffer"])
+def test_a_recording_on_a_full_disk_is_recovered_to_another(what: str, tmp_path: Path) -> None:
+    readings = list(Walk(catalog(cgroups=1)).run(30))
+    with tmpfs(tmp_path / "small", "4m") as mount:
+        folder = mount / ("run.buffer" if what == "buffer" else "run.parquet.recording/7")
+        folder.mkdir(parents=True)
+        if what == "raw":
+            writer = RawWriter(folder, Encoder("v2", {"source": "rezolus"}).encode)
+            for reading in readings:
+                writer.append(reading)
+            writer.close()
+        else:
+            segment = create_segment(folder, 0, {})
+            for reading in readings:
+                segment.append(reading)
+            segment.close()
+        use_up(mount / "ballast")
+        if what == "recording":
+            (outcome,) = rescue(mount / "run.parquet", None)
+            assert outcome.problem == "no space left on device"
+            output = mount / "out"
+            (outcome,) = rescue(folder, output)
+            assert (outcome.file, "make room" in outcome.problem) == ("", True)
+        left = tmp_path / ".out.recovering"  # by a recovery that was killed
+        left.mkdir()
+        (left / "body").write_bytes(b"PAR1 and half a row group")
+        target = folder if what == "buffer" else mount / "run.parquet"
+        (outcome,) = rescue(target, tmp_path / "out")
+        assert (outcome.file, outcome.rows, outcome.problem) == (str(tmp_path / "out"), 30, "")
+        assert folder.exists() == (what == "buffer")
+        names = sorted(path.name for path in tmp_path.iterdir() if path.name != left.name)
+        assert names == ["out", "small"]
+        assert left.exists() == (what == "buffer")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    segment = create_segment(tmp_path, 0, {})
+    segment.append(next(iter(Walk(catalog(cgroups=1)).run(1))))
+    segment.close()
+    output = tmp_path / "away" / "out.parquet"
+    with pytest.raises(RescueError, match=rf"{output}: cannot be recovered: .*no such file or directory"):
+        rescue(segment.path, output)
 
 
 def test_what_was_recovered_from_a_buffer_stays_when_it_is_recovered_again(tmp_path: Path) -> None:
