@@ -257,7 +257,6 @@ class Agent:
                     await trio.sleep(LAST_RUN_S)
                 running.sampling.settle()
                 before.close()
-        _log_running(offer.handover)
         return done(offer.handover, before.handover)
 
     async def _load_first(self) -> None:

@@ -123,6 +123,8 @@ class ExternalStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Connections that were closed, by reason."""
     problem: str = ""
     """What was wrong with the last one that was closed for what it sent."""
+    last_rejected: str = ""
+    """The last value that was not taken, whose it was, and why."""
 
 
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -44,7 +44,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     except ValueError:
         nanoseconds = 0
     if nanoseconds < 1_000_000:
-        expected = "expected a duration of at least 1ms, such as 100ms, 15min or 1h 30m"
+        expected = "expected a duration of at least 1ms, such as 100ms, 15m or 1h30m"
         raise click.BadParameter(f"{expected}, found {value!r}", ctx, param)
     return nanoseconds
 

@@ -171,7 +171,9 @@ def _external_lines(external: ExternalStatus) -> Iterable[tuple[str, str]]:
         yield f"external: {counts} at {external.socket}", ""
     else:
         yield f"external: not listening at {external.socket}", "red"
-    yield from ((f"external: rejected {count} ({reason})", "yellow") for reason, count in external.rejected.items())
+    if external.rejected:
+        counts = ", ".join(f"{count} ({reason})" for reason, count in external.rejected.items())
+        yield f"external: rejected {counts}; the last: {external.last_rejected}", "yellow"
     for reason, count in external.refused.items():
         last = f"; the last: {external.problem}" if reason == "malformed" else ""
         yield f"external: closed {count} connections ({reason}){last}", "yellow"

@@ -95,9 +95,15 @@ def test_what_other_programs_push_has_a_line_and_one_for_each_reason_against_it(
     external = ExternalStatus(socket="unix:/x", listening=True, connections=2, series=3, updates=44)
     text = shown(of_daemon(external=external))
     assert text.splitlines()[1:] == ["external: 3 series, 44 values from 2 connections at unix:/x"]
-    refused = replace(external, rejected={"kind": 5}, refused={"connections": 6, "malformed": 7}, problem="[/b] line 1")
+    refused = replace(
+        external,
+        rejected={"kind": 5, "name": 1},
+        last_rejected="cpu_usage of process 7 of user 0: the agent has it",
+        refused={"connections": 6, "malformed": 7},
+        problem="[/b] line 1",
+    )
     assert shown(of_daemon(external=refused)).splitlines()[2:] == [
-        "external: rejected 5 (kind)",
+        "external: rejected 5 (kind), 1 (name); the last: cpu_usage of process 7 of user 0: the agent has it",
         "external: closed 6 connections (connections)",
         "external: closed 7 connections (malformed); the last: [/b] line 1",
     ]

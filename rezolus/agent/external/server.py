@@ -14,7 +14,7 @@ import trio
 
 from rezolus.agent.external.columns import Contributor
 from rezolus.agent.external.protocols import parser_of
-from rezolus.agent.external.store import Store
+from rezolus.agent.external.store import REJECTIONS, Store
 from rezolus.agent.external.updates import PushError, Update
 from rezolus.agent.privileges import PrivilegeError, find_group
 from rezolus.config.structures import ExternalConfig
@@ -72,7 +72,8 @@ class _Server:
     def __init__(self, store: Store, config: ExternalConfig) -> None:
         self._store = store
         self._config = config
-        self._told = False
+        self._told: set[str] = set()
+        """Reasons that were logged: once, or whoever may push could fill the log; the status has the last of each."""
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Take what comes over a connection until it ends or makes no sense."""
@@ -99,21 +100,26 @@ class _Server:
     async def _take(self, stream: trio.SocketStream) -> None:
         by, parser = Contributor(), parser_of(self._config.protocol)
         while data := await stream.receive_some(READ_BYTES):
-            await self._put(parser.feed(data), by)
+            await self._put(parser.feed(data), by, stream)
         parser.end()
 
-    async def _put(self, updates: Iterator[Update], by: Contributor) -> None:
+    async def _put(self, updates: Iterator[Update], by: Contributor, stream: trio.SocketStream) -> None:
         for number, update in enumerate(updates, 1):
-            self._store.put(update, by)
+            reason = self._store.put(update, by)
+            if reason is not None:
+                self._store.last_rejected = f"{update.name} of {_peer(stream)}: {REJECTIONS[reason]}"
+                self._tell(reason, f"not taken: {self._store.last_rejected}")
             if number % BATCH == 0:
                 await trio.lowlevel.checkpoint()
 
     def _refuse(self, stream: trio.SocketStream, error: PushError) -> None:
         self._store.refused["malformed"] += 1
         self._store.problem = f"{_peer(stream)}: {error}"
-        # Once, or whoever may push could fill the log; the status has the last.
-        log.log(logging.DEBUG if self._told else logging.WARNING, "external metrics: %s", self._store.problem)
-        self._told = True
+        self._tell("malformed", self._store.problem)
+
+    def _tell(self, reason: str, text: str) -> None:
+        log.log(logging.DEBUG if reason in self._told else logging.WARNING, "external metrics: %s", text)
+        self._told.add(reason)
 
 
 def _peer(stream: trio.SocketStream) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -22,6 +22,7 @@ from rezolus.agent.selfmetrics import SelfMetric, counter, gauge
 from rezolus.config.structures import ExternalConfig
 from rezolus.reading import Kind, Series
 
+HELP = "Pushed by another program."
 SAMPLER = "external"
 """The `sampler` of what is pushed, and its label `source`."""
 OWN = "rezolus_"
@@ -40,7 +41,14 @@ SERIES = ("rezolus_external_series", "", "Series that other programs push")
 CONNECTIONS = ("rezolus_external_connections", "", "Connections of programs that push")
 
 Rejection = Literal["name", "label", "kind", "metrics", "connection", "buckets"]
-REJECTIONS: tuple[Rejection, ...] = ("name", "label", "kind", "metrics", "connection", "buckets")
+REJECTIONS: Mapping[Rejection, str] = {
+    "name": f"the agent has a metric of this name, or names that begin with {OWN}",
+    "label": f"these labels are not for others: {', '.join(sorted(RESERVED))}",
+    "kind": "it is there as another kind of metric, or with other powers",
+    "metrics": "there are as many series as max_metrics allows",
+    "connection": "this connection has brought as many series as max_metrics_per_connection allows",
+    "buckets": f"all histograms together would have more than {MAX_BUCKETS} buckets",
+}
 REFUSALS = ("malformed", "connections")
 
 
@@ -60,6 +68,8 @@ class Store:
         self.listening = False
         self.problem = ""
         """What was wrong with the last connection that was closed for it."""
+        self.last_rejected = ""
+        """Of the last value that was not taken: whose it was, and why."""
         self.accepted = 0
         self.rejected: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -101,13 +111,14 @@ class Store:
             for kind, column in self.columns.items():
                 self._keep(kind, np.array([series.name not in self._names for series in column.series], np.bool_))
 
-    def put(self, update: Update, by: Contributor) -> None:
-        """Take a value, or count why not."""
+    def put(self, update: Update, by: Contributor) -> Rejection | None:
+        """Take a value, or count why not and say so."""
         reason = self._put(update, by)
         if reason is None:
             self.accepted += 1
         else:
             self.rejected[reason] += 1
+        return reason
 
     def expire(self) -> None:
         """Drop what has not been pushed for too long. Costs nothing while nothing is that old."""
@@ -135,6 +146,7 @@ class Store:
             rejected=dict(self.rejected),
             refused=dict(self.refused),
             problem=self.problem,
+            last_rejected=self.last_rejected,
         )
 
     def _put(self, update: Update, by: Contributor) -> Rejection | None:
@@ -203,6 +215,8 @@ def _series(update: Update) -> Series:
     unit = labels.pop("unit", "")
     labels = dict(sorted({**labels, "source": SAMPLER}.items()))
     if update.kind != "histogram":
-        return Series(update.name, update.kind, labels, unit=unit, sampler=SAMPLER)
+        return Series(update.name, update.kind, labels, unit=unit, help=HELP, sampler=SAMPLER)
     power, max_power = update.shape
-    return Series(update.name, update.kind, labels, unit=unit, sampler=SAMPLER, power=power, max_power=max_power)
+    return Series(
+        update.name, update.kind, labels, unit=unit, help=HELP, sampler=SAMPLER, power=power, max_power=max_power
+    )

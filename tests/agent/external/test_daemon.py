@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import json
+import re
 import signal
 import socket
 import stat
@@ -126,6 +127,7 @@ def test_what_both_protocols_push_is_in_snapshots_and_in_the_exporter_and_surviv
         external = status(agent)["external"]
         assert (external["rejected"], external["refused"]) == ({"name": 1}, {"malformed": 1})
         assert external["problem"].endswith("found ''")
+        assert re.match(r"\w+ of process \d+ of user 0: the agent has a metric of this name", external["last_rejected"])
         file.write_text(config(folder, agent, exporter, "").replace("[agent.external]", "").replace("socket =", "#"))
         assert reload(running, agent)["ok"]
         assert not path.exists()

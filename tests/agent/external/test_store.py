@@ -9,7 +9,7 @@ import numpy as np
 from dsl.schema import Schema
 from rezolus.agent.cgroups import CgroupNames
 from rezolus.agent.external.columns import Contributor
-from rezolus.agent.external.store import MAX_BUCKETS, Store
+from rezolus.agent.external.store import HELP, MAX_BUCKETS, Store
 from rezolus.agent.external.updates import Labels, Shape, Update
 from rezolus.agent.sampling import Memory, Sampling
 from rezolus.agent.sources import SourceReader
@@ -90,7 +90,7 @@ def test_what_is_pushed_is_in_the_next_reading() -> None:
     assert bench.values() == {"requests,/": 5, "depth": -3, "latency": [4, 5], "size": [1, 2, 3]}
     catalog = bench.sampling.read().catalog
     assert catalog.counters[-1] == Series(
-        "requests", "counter", {"path": "/", "source": "external"}, sampler="external"
+        "requests", "counter", {"path": "/", "source": "external"}, help=HELP, sampler="external"
     )
     assert [(s.power, s.max_power, s.buckets) for s in catalog.histograms] == [(0, 1, 2), (0, 2, 3)]
 
