@@ -53,6 +53,15 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What it counts itself."""
 
 
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service without an agent says of itself, as far as it is shown."""
+
+    name: str
+    version: str
+    remotes: tuple[RemoteStatus, ...]
+    """The sources elsewhere."""
+
+
 class DaemonStatus(AgentStatus, frozen=True, kw_only=True, omit_defaults=True):
     """The daemon as a whole."""
 

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from rezolus.cli.status_text import is_bad, show
+from rezolus.cli.status_text import is_bad, show, show_service
 from rezolus.errors import UserError
-from rezolus.status import DaemonStatus
+from rezolus.status import DaemonStatus, ServiceStatus
 from rezolus.terminal import console
 
 DEFAULT = "http://127.0.0.1:4241"
@@ -29,8 +29,8 @@ MAXIMUM_BYTES = 64 << 20
 """Of an answer; one with hundreds of samplers has a megabyte."""
 
 NOBODY = (
-    "is the agent running, and is this its `agent.listen`? (Where no agent runs, /status of an exporter or of hindsight "
-    "says how it does.)"
+    "is the agent running, and is this its `agent.listen`? (Where no agent runs, give the address of an exporter; "
+    "of hindsight, /status says how it does.)"
 )
 OTHERS: Mapping[str, str] = {"scrapes": "an exporter", "buffer_duration_secs": "hindsight"}
 """Keys by which the status of our other services is known."""
@@ -42,7 +42,7 @@ OTHERS: Mapping[str, str] = {"scrapes": "an exporter", "buffer_duration_secs": "
 def command(url: str, *, as_json: bool) -> int:
     """Show what the agent at URL (default http://127.0.0.1:4241) does and what it costs.
 
-    URL may be unix:FILE. The exit status is 1 when the agent does not answer, definitions could not be used, a sampler is
+    URL may be unix:FILE. Of an exporter it shows the sources elsewhere. The exit status is 1 when the agent does not answer, definitions could not be used, a sampler is
     degraded or failed, or a sink does not run.
     """
     if url.startswith(UNIX):
@@ -53,9 +53,11 @@ def command(url: str, *, as_json: bool) -> int:
     status = parse(address, body)
     if as_json:
         sys.stdout.write(body.decode() + "\n")
+    elif isinstance(status, ServiceStatus):
+        show_service(status, console())
     else:
         show(status, console())
-    return 1 if is_bad(status) else 0
+    return 1 if isinstance(status, DaemonStatus) and is_bad(status) else 0
 
 
 def normal_url(url: str) -> str:
@@ -114,11 +116,13 @@ def fetch_unix(path: str) -> bytes:
         raise UserError(f"cannot read {UNIX}{path}: {text}; {NOBODY}") from None
 
 
-def parse(url: str, body: bytes) -> DaemonStatus:
+def parse(url: str, body: bytes) -> DaemonStatus | ServiceStatus:
     """The status in an answer. Raises UserError."""
     try:
         return msgspec.json.decode(body, type=DaemonStatus)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return msgspec.json.decode(body, type=ServiceStatus)
         raise UserError(f"{url} {_what_else(url, body)}") from None
 
 

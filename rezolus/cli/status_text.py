@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 from rezolus.agent.handover import Problem
 from rezolus.agent.report import AgentStatus, ExternalStatus, SamplerStatus
 from rezolus.remote.status import RemoteStatus
-from rezolus.status import DaemonStatus, ReloadStatus, SinkStatus
+from rezolus.status import DaemonStatus, ReloadStatus, ServiceStatus, SinkStatus
 
 _COLOURS = {"healthy": "green", "unsupported": "yellow", "degraded": "red", "failed": "bold red"}
 _BAD = ("degraded", "failed")
@@ -59,13 +59,25 @@ def show(status: DaemonStatus, console: Console) -> None:
         _print_lines(console, ((f"{sink.name}: {sink.failure}", "red") for sink in status.sinks if sink.failure))
     if status.remotes:
         console.print()
-        console.print(_remote_table(status.remotes))
-        _print_lines(console, ((f"{source.name}: {source.error}", "red") for source in status.remotes if source.error))
-        for source in status.remotes:
-            _print_lines(console, ((f"{source.name}: {text}", "yellow") for text in source.warnings))
+        _show_remotes(status.remotes, console)
     if status.reload is not None:
         console.print()
         _print_lines(console, _reload_lines(status.reload))
+
+
+def show_service(status: ServiceStatus, console: Console) -> None:
+    """Print what there is to say of a service without an agent."""
+    console.print(Text(f"{status.name} of rezolus {status.version}; no agent, /status there has the rest"))
+    if status.remotes:
+        console.print()
+        _show_remotes(status.remotes, console)
+
+
+def _show_remotes(remotes: Sequence[RemoteStatus], console: Console) -> None:
+    console.print(_remote_table(remotes))
+    _print_lines(console, ((f"{source.name}: {source.error}", "red") for source in remotes if source.error))
+    for source in remotes:
+        _print_lines(console, ((f"{source.name}: {text}", "yellow") for text in source.warnings))
 
 
 def _print_lines(console: Console, lines: Iterable[tuple[str, str]]) -> None:

@@ -240,8 +240,14 @@ class Ensemble:
             case ExporterConfig():
                 from rezolus.sinks.exporter import Exporter
 
-                up = partial(self.feeds.deliver, config.source)
-                return Exporter(name, config, self.streams, up=up, snapshot_format=self.config.agent.snapshot_format)
+                return Exporter(
+                    name,
+                    config,
+                    self.streams,
+                    up=partial(self.feeds.deliver, config.source),
+                    remotes=partial(self.feeds.statuses, config.source),
+                    snapshot_format=self.config.agent.snapshot_format,
+                )
             case RecorderConfig():
                 return Recorder(name, config, metadata, self._finisher)
             case HindsightConfig():

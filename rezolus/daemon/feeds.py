@@ -114,6 +114,11 @@ class Feeds:
         """Which of these sources deliver."""
         return {name: self._feeds[name].delivers() for name in names if name in self._feeds}
 
+    def statuses(self, names: Iterable[str]) -> tuple[RemoteStatus, ...]:
+        """How those of these sources are that are elsewhere."""
+        sources = [self._feeds[name].source for name in names if name in self._feeds]
+        return tuple(source.status() for source in sources if isinstance(source, Reporting))
+
     def change(self, config: Config) -> list[Feed]:
         """End the sources that `config` has not or has otherwise, and tell the others what is wanted now.
 

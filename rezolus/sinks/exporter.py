@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import msgspec
 import trio
 from quart import Response, request
 from quart_trio import QuartTrio
@@ -68,7 +69,7 @@ class Exporter:
     """Keeps the last two readings and renders when asked, once per reading and format.
 
     `streams` gives the statistics of all sinks of the daemon: what was lost is part of what is exported. `up` says of
-    the sources of this one which deliver. `clock`: monotonic ns.
+    the sources of this one which deliver, `remotes` how those elsewhere are. `clock`: monotonic ns.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Exporter:
         streams: Callable[[], tuple[StreamStatistics, ...]] = tuple,
         *,
         up: Callable[[], Mapping[str, bool]] = dict,
+        remotes: Callable[[], tuple[msgspec.Struct, ...]] = tuple,
         snapshot_format: Version = "v2",
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -85,6 +87,7 @@ class Exporter:
         self._config = config
         self._streams = streams
         self._up = up
+        self._remotes = remotes
         self._encoder = Encoder(snapshot_format, {"source": "rezolus", "version": __version__})
         self._clock = clock
         self._fresh_ns = max(FRESH_INTERVALS * config.interval, FRESH_NS)
@@ -202,6 +205,7 @@ class Exporter:
             "render_ns": statistics.render_ns,
             "body_bytes": statistics.body_bytes,
             "sources": {source: "up" if alive else "down" for source, alive in self._up().items()},
+            "remotes": msgspec.to_builtins(self._remotes()),
             "sinks": [
                 {
                     "name": stream.name,

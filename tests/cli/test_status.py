@@ -15,11 +15,14 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
+from rezolus import __version__
 from rezolus.agent.report import EventStatus, ExternalStatus, SamplerStatus
 from rezolus.cli import status, status_text
+from rezolus.config import ExporterConfig
 from rezolus.errors import UserError
 from rezolus.remote.status import RemoteStatus
-from rezolus.status import DaemonStatus, ReloadStatus, SinkStatus
+from rezolus.sinks.exporter import Exporter
+from rezolus.status import DaemonStatus, ReloadStatus, ServiceStatus, SinkStatus
 
 
 @contextmanager
@@ -132,6 +135,18 @@ def test_a_service_without_an_agent_is_told_by_its_status(key: str, kind: str) -
         status.parse("unix:/x", body)
 
 
+def test_of_an_exporter_without_an_agent_the_sources_are_shown() -> None:
+    down = replace(FAR, state="down", error="cannot connect: connection refused")
+    exporter = Exporter("prom", ExporterConfig(), remotes=lambda: (down,))
+    found = status.parse("http://host", msgspec.json.encode(exporter.status()))
+    assert isinstance(found, ServiceStatus)
+    output = io.StringIO()
+    status_text.show_service(found, Console(file=output, width=200))
+    assert output.getvalue().startswith(f"prom of rezolus {__version__}; no agent")
+    assert re.search(r"far +down +5 +9 .*http://far:4241", output.getvalue())
+    assert "far: cannot connect: connection refused" in output.getvalue()
+
+
 def test_a_sink_that_fails_is_bad_and_a_source_that_is_down_is_not() -> None:
     broken = replace(SINK, running=False, failure="cannot listen on 127.0.0.1:1: permission denied")
     assert "prom: cannot listen" in shown(of_daemon(sinks=(broken,)))
@@ -155,6 +170,7 @@ def test_the_last_reload_is_told() -> None:
 def test_an_agent_of_rezolus_is_understood() -> None:
     body = (Path(__file__).parent.parent / "data/rezolus/live/status.json").read_bytes()
     found = status.parse("http://host", body)
+    assert isinstance(found, DaemonStatus)
     assert "cpu_branch: no cores available for branch sampling" in shown(found)
 
 

@@ -18,8 +18,10 @@ from rezolus.config import LOCAL, SourceConfig, load
 from rezolus.daemon import Daemon
 from rezolus.daemon.feeds import Feed
 from rezolus.daemon.metadata import metadata_of
-from rezolus.daemon.status import daemon_status
+from rezolus.daemon.status import daemon_status, remote_statuses
 from rezolus.reading import Catalog, Series
+from rezolus.remote.status import RemoteStatus
+from rezolus.sinks.exporter import Exporter
 from rezolus.sinks.stream import Demand, Source
 from rezolus.status import DaemonStatus
 from tests.synthetic import SyntheticSource, Walk
@@ -177,6 +179,28 @@ async def test_a_deeply_nested_remote_costs_nobody_a_recording(tmp_path: Path) -
                 await delivered(daemon)
                 daemon.stop()
         assert '"sampler_status":[{"a":{"a":' in file_metadata(tmp_path / "out.parquet")["per_source_metadata"]
+
+
+async def test_an_exporter_without_an_agent_says_why_its_source_is_down(tmp_path: Path) -> None:
+    path = tmp_path / "rezolus.toml"
+    path.write_text(
+        '[agent]\nenabled = false\n[sources.far]\nurl = "http://127.0.0.1:1"\n[sources.other]\nurl = "http://127.0.0.1:1"\n'
+        '[sinks.prom]\ntype = "exporter"\nlisten = "127.0.0.1:0"\nsource = "far"\ninterval = "20ms"\n'
+        '[sinks.more]\ntype = "exporter"\nlisten = "127.0.0.1:0"\nsource = "other"\ninterval = "20ms"\n'
+    )
+    daemon = Daemon(load(path))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: daemon.run(task_status=task_status))
+            exporter = daemon.ensemble.outlets["prom"].sink
+            assert isinstance(exporter, Exporter)
+            while remote_statuses(daemon)[0].state != "down":  # noqa: ASYNC110 - a status has no event
+                await trio.sleep(0.01)
+            status = exporter.status()
+            daemon.stop()
+    assert status["sources"] == {"far": "down"}
+    (remote,) = msgspec.convert(status["remotes"], list[RemoteStatus])
+    assert (remote.name, remote.error) == ("far", "cannot connect: connection refused")
 
 
 async def test_the_status_has_sinks_and_sources_elsewhere(tmp_path: Path) -> None:
