@@ -37,6 +37,8 @@ from rezolus.sinks.exposition import (
 log = logging.getLogger(__name__)
 
 DISTRIBUTION = "_distribution"
+SHOWN, LONGEST, MOST_TOLD = 10, 80, 1000
+"""Names in a warning, characters of each, and names that are warned of at all."""
 OF_THE_INTERVAL = "Percentiles of the last interval."
 
 T = TypeVar("T")
@@ -73,7 +75,7 @@ class Renderer:
     def __init__(self, style: Style) -> None:
         self._style = style
         self._page: _Page | None = None
-        self._dropped: frozenset[str] = frozenset()
+        self._told: set[str] = set()
 
     def render(self, reading: Reading | None, previous: Reading | None, families: Sequence[Family] = ()) -> bytes:
         """The exposition of `reading`, then of `families`, whose names no series may have.
@@ -91,10 +93,15 @@ class Renderer:
         return (page.render(reading, previous) + own + syntax.end).encode()
 
     def _tell(self, dropped: frozenset[str]) -> None:
-        if dropped - self._dropped:
-            names = ", ".join(sorted(dropped))
-            log.warning("%s: left out, for another series or family has that name: %s", self._style.syntax.name, names)
-        self._dropped = dropped
+        """Warn of names that were left out, each once, and of a source that invents them without end no more than so many."""
+        new = sorted(dropped - self._told)
+        if not new or len(self._told) >= MOST_TOLD:
+            return
+        self._told.update(new[: MOST_TOLD - len(self._told)])
+        names = ", ".join(name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..." for name in new[:SHOWN])
+        more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
+        syntax = self._style.syntax.name
+        log.warning("%s: left out, for another series or family has that name: %s%s", syntax, names, more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import logging
 import math
 import subprocess
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from rezolus.histogram import bucket_bounds, bucket_index, mean, quantiles
 from rezolus.reading import ABSENT_GAUGE, U64, Catalog, Reading, Series, histogram_buckets
 from rezolus.sinks.distributions import PERCENTILES
 from rezolus.sinks.exposition import OPENMETRICS, TEXT, Syntax, metric_name
-from rezolus.sinks.prometheus import Family, HistogramForm, Renderer, Style, SummaryForm
+from rezolus.sinks.prometheus import MOST_TOLD, Family, HistogramForm, Renderer, Style, SummaryForm
 from tests import needs
 from tests.sinks import strict
 from tests.sinks.strict import Labels, samples
@@ -227,6 +228,29 @@ def test_a_name_has_one_family_and_who_comes_late_is_named(caplog: pytest.LogCap
     assert len(caplog.messages) == 1
     assert caplog.messages[0].endswith("has that name: h_distribution, own_total, x, y_z")
     assert metric_name("9 lives") == "_9_lives"
+
+
+def colliding(names: Sequence[str]) -> Reading:
+    """A reading with a counter and a gauge of each of these names."""
+    counters = tuple(Series(name, "counter", {}) for name in names)
+    known = Catalog(counters, tuple(Series(name, "gauge", {}) for name in names), ())
+    return Reading(
+        known, 1, 1, 1, np.ones(len(names), np.uint64), np.ones(len(names), np.int64), np.empty(0, np.uint64)
+    )
+
+
+def test_a_warning_of_names_is_short_and_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    renderer = Renderer(Style())
+    many = [f"n{at:04}_{'y' * 500}" for at in range(MOST_TOLD - 1)]
+    for names in (many, many[:7], [], many, [*many, "another"]):
+        renderer.render(colliding(names), None)
+    first, second = caplog.messages
+    assert first.startswith("text: left out, for another series or family has that name: n0000_yyy")
+    assert first.endswith(f"... and {MOST_TOLD - 11} more")
+    assert len(first) < 1000
+    assert second.endswith("has that name: another")
+    renderer.render(colliding([f"more{at}" for at in range(10)]), None)
+    assert len(caplog.messages) == 2
 
 
 def test_without_a_reading_there_is_what_the_daemon_knows_of_itself() -> None:
