@@ -74,7 +74,32 @@ async def test_who_waits_for_one_reading_is_not_given_the_next() -> None:
         found.append(when["secs_since_epoch"] * 10**9 + when["nanos_since_epoch"])
 
     async with trio.open_nursery() as nursery:
-        for _ in range(ASKING):
+        for number in range(ASKING):
             nursery.start_soon(ask)
+            while len(taken) == number:  # each is to have its own
+                await trio.lowlevel.checkpoint()
     assert sorted(found) == [one.time_ns for one in taken]
     assert len(taken) == ASKING
+
+
+async def test_all_who_ask_at_the_same_time_share_one_reading_however_long_it_takes_to_answer_them() -> None:
+    walk = Walk()
+    taken: list[Reading] = []
+
+    def reading() -> Reading:  # none is younger than the time to live
+        taken.append(walk.step())
+        return taken[-1]
+
+    snapshots = Snapshots(reading)
+    bodies: list[bytes | None] = []
+
+    async def ask() -> None:
+        bodies.append(await snapshots.body("binary"))
+
+    for times in (1, 2):
+        async with trio.open_nursery() as nursery:
+            for _ in range(ASKING):
+                nursery.start_soon(ask)
+        assert len(taken) == times
+    assert len(bodies) == 2 * ASKING
+    assert len(set(bodies)) == 2

@@ -1,4 +1,7 @@
-"""The latest reading as the wire serves it, encoded and compressed once for all who ask within the time to live."""
+"""The latest reading as the wire serves it, encoded and compressed once for all who ask at the same time.
+
+That is: within the time to live, or before it was taken, because answering many who ask at once takes longer than that.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from functools import partial
 from typing import Literal
 
 import msgspec
+import trio
 
 from rezolus import __version__
 from rezolus.answers import Answers
@@ -40,13 +44,23 @@ class Snapshots:
         self._described = described
         self._encoder = Encoder(version, SNAPSHOT_METADATA)
         self._encoded: Reading | None = None
+        self._taken = 0
+        """How often a reading was asked for."""
         self._answers = Answers()
 
     async def body(self, form: Form, encoding: Encoding | None = None) -> bytes | None:
         """The body of a page; None while there is nothing to read."""
-        reading = self._reading()
-        if reading is None:
-            return None
+        taken = self._taken
+        await trio.lowlevel.checkpoint()  # those whose requests have been read by now get here first, and share it
+        if taken != self._taken and self._encoded is not None:
+            reading = self._encoded  # taken while this one waited
+        else:
+            self._taken += 1
+            found = self._reading()
+            if found is None:
+                self._encoded = None
+                return None
+            reading = found
         if reading is not self._encoded:
             self._encoded = reading
             self._answers = Answers()
