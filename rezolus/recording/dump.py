@@ -110,8 +110,8 @@ def dump(
 ) -> DumpResult:
     """Write the readings of the buffer `folder` between two wall clock times, both included, to the file `output`.
 
-    `work_name`: what the unfinished dump is called in `folder`, or its whole path. `extent`: the segments that are the buffer, in a folder that may
-    have others; None: all of them are. Without readings no file is written.
+    `work_name`: what the unfinished dump is called in `folder`, or its whole path. `extent`: the segments that are the buffer,
+    in a folder that may have others; None: all of them are. Without readings no file is written.
     Damaged segments are left out, from the damage on, and reported on stderr. Raises OSError and UserError.
     """
     buffer = [path for path in segment_files(folder) if extent is None or path in extent]

@@ -237,7 +237,7 @@ class Ring:
         try:
             writer.append(reading)
             if self._fsync:
-                writer.sync()
+                _sync_or_take_back(writer)
         except OSError:
             self._seal(writer)
             raise
@@ -367,6 +367,16 @@ class Ring:
                 )
         for path in sorted(self._folder.glob(f"*{DAMAGED}"))[:-DAMAGED_KEPT]:
             path.unlink()
+
+
+def _sync_or_take_back(writer: SegmentWriter) -> None:
+    """Raises OSError. The row would be written again when there is room, and be there twice."""
+    try:
+        writer.sync()
+    except OSError:
+        with contextlib.suppress(OSError):
+            writer.take_back()
+        raise
 
 
 def read_span(path: Path) -> Span | None:

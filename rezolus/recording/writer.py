@@ -35,6 +35,8 @@ class SegmentWriter:
         self.path = path
         self.rows = 0
         self.size = 0
+        self._before = 0
+        """Size before the last row."""
         self.first_ns = 0
         self.last_ns = 0
         self._table = SeriesTable()
@@ -63,6 +65,7 @@ class SegmentWriter:
             changed = np.flatnonzero(values != self._last[slots])
             positions = slots[changed].astype(np.int64)
         now = values[changed]
+        self._before = self.size
         row = ROW.pack(b"R", reading.time_ns, reading.monotonic_ns, reading.duration_ns, len(changed))
         written = self._write(head + frame_of(row + positions.astype("<u4").tobytes() + now.astype("<u8").tobytes()))
         self._last[positions] = now
@@ -78,6 +81,12 @@ class SegmentWriter:
     def note(self, payload: bytes) -> None:
         """Write what the segment's end is to say; nothing may follow. Raises OSError."""
         self._write(note_frame(payload))
+
+    def take_back(self) -> None:
+        """Cut the last row off again, as if `append` had failed: it could not be brought to the disk. Raises OSError."""
+        os.ftruncate(self._fd, self._before)
+        self.size = self._before
+        self.rows -= 1
 
     def sync(self) -> None:
         """Bring what was appended to the disk itself. Raises OSError."""

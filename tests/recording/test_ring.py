@@ -579,3 +579,20 @@ def test_with_fsync_each_reading_is_on_the_disk_before_the_next(tmp_path: Path) 
     assert synced == [1, 2, 3, 4, 5]
     ring.close()
     assert numbers(tmp_path) == list(range(5))
+
+
+def test_a_reading_that_did_not_reach_the_disk_is_there_once_when_it_is_written_again(tmp_path: Path) -> None:
+    class Full(SegmentWriter):
+        def sync(self) -> None:
+            if self.rows == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().sync()
+
+    ring = Ring(tmp_path, LIMITS, metadata(), fsync=True)
+    for first in (0, 3):
+        fill(ring, first, 3)
+        ring.close()  # a segment is full
+    ring._writer = Full(tmp_path / "00000009.segment", {})
+    fill(ring, 6, 2)
+    ring.close()
+    assert sorted(numbers(tmp_path)) == [3, 4, 5, 6, 7]
