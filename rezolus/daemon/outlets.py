@@ -117,6 +117,11 @@ class Outlet:
             self.stream.channel.close()
             self.done.set()
 
+    def expect_extra(self) -> None:
+        """Its sources are going to give a reading out of turn."""
+        if self._merger is not None:
+            self._merger.expect_extra()
+
     def stop(self) -> None:
         """No more readings come: let it finish."""
         self._stopping.set()

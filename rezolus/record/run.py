@@ -19,11 +19,14 @@ from rezolus.record.request import SINK, Request, configuration
 from rezolus.recording.child import Finisher, finish_in_child
 from rezolus.remote.source import RemoteSource
 from rezolus.sinks.recorder import Recorder, RecorderStatistics
+from rezolus.units import format_duration
 
 REACH_S = 12.0
 """How long endpoints may take to show whether they are there."""
 LOOK_S = 0.02
 """Between two looks for a reading that is waited for."""
+PROMPT_S = 2.5
+"""With a longer interval a reading is asked for where one is needed soon, and what is waited for is said."""
 LAST_READING_S = 5.0
 """How long a reading after the command's end is waited for at most."""
 GAVE_UP = 2
@@ -55,9 +58,16 @@ class Recording:
         self._failure: UserError | None = None
         self.progress = Progress(self.look, alone=not request.command)
 
+    @property
+    def _seldom(self) -> bool:
+        return self._recorder.interval > PROMPT_S * 1e9
+
     async def run(self) -> int:
         """Record; returns the exit status. Raises UserError when nothing was recorded or it could not be written."""
         self._began = trio.current_time()
+        if self._seldom:
+            then = "the command begins with the first sample, which" if self._request.command else "the first sample"
+            self.progress.write(f"{then} comes in {format_duration(self._recorder.interval)} at the latest\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.progress.run)
             nursery.start_soon(self._give_up_when_nobody_answers)
@@ -121,6 +131,7 @@ class Recording:
     async def _run_command(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Begins with the first reading and waits for one behind the command's end: its work lies between two."""
         task_status.started()
+        await self._ask()
         await self._until(lambda: any(one.rows for one in self._recorders()))
         duration = self._request.duration
         try:
@@ -134,10 +145,22 @@ class Recording:
             self._fail(CommandError(f"cannot run {self._request.command[0]}: {reason}"))
             return
         end_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        await self._ask()
         with trio.move_on_after(min(2 * self._recorder.interval / 1e9, LAST_READING_S)):
             await self._until(lambda: any(one.last_ns >= end_ns for one in self._recorders()))
         self._status = ended.status  # cut off meanwhile: what ended the command, Ctrl-C for one, has reached us as well
         self._daemon.stop()
+
+    async def _ask(self) -> None:
+        """Have every endpoint read out of turn, if its turn may be long in coming."""
+        if self._seldom:
+            with trio.move_on_after(REACH_S):
+                for source in self._sources.values():
+                    await source.settled()
+            for outlet in self._daemon.ensemble.outlets.values():
+                outlet.expect_extra()
+            for source in self._sources.values():
+                source.ask()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():  # noqa: ASYNC110 - a recorder counts in a thread of its own

@@ -57,6 +57,7 @@ class RemoteSource:
         self._known: tuple[Details, str] | None = None
         self._clock = SamplingClock(1.0)
         self._pause = trio.CancelScope()
+        self._asked = False
         self._retry_at = 0.0
         self._unreached = 0
         self._told: deque[float] = deque(maxlen=CHANGES)
@@ -78,10 +79,13 @@ class RemoteSource:
         try:
             await self._attempt(None)  # finds out what is there, before the first tick
             while True:
+                if self._asked:
+                    self._asked = False
+                    await self._attempt(publish)
                 with trio.CancelScope() as self._pause:
                     tick = await self._clock.wait()
                 if self._pause.cancelled_caught:
-                    continue  # the interval is another one now
+                    continue  # the interval is another one now, or somebody asked
                 early = trio.current_time() < self._retry_at
                 self._count(skipped=tick.skipped + early)
                 if not early:
@@ -95,6 +99,11 @@ class RemoteSource:
         if interval != self._clock.interval:
             self._clock.change(interval)
             self._pause.cancel()
+
+    def ask(self) -> None:
+        """One reading out of turn, now or after the fetch that is under way; the clock goes on as before."""
+        self._asked = True
+        self._pause.cancel()
 
     def status(self) -> RemoteStatus:
         """How it is now."""

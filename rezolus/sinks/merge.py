@@ -139,6 +139,8 @@ class Merger:
         self._round: _Round | None = None
         self._opened = trio.Event()
         self._last_ns = -(2**63)
+        self._extra = False
+        """The next round, or this one, is out of turn."""
         self._missed = dict.fromkeys(labels, 0)
         self._merged: dict[tuple[str, ...], _Merged] = {}
         self._rounds = self._partial = 0
@@ -151,7 +153,7 @@ class Merger:
             self._close(current)
             current = None
         newest = self._last_ns if current is None else current.begin_ns - 2 * self._half_ns
-        if began < newest + self._half_ns:
+        if began < newest + self._half_ns and not self._extra:
             self._late[name] += 1
             self._missed[name] = 0  # the next round waits for it
             return
@@ -173,6 +175,12 @@ class Merger:
                 await current.done.wait()
             if self._round is current:
                 self._close(current)
+
+    def expect_extra(self) -> None:
+        """A round comes out of turn: however close it is to others, it is passed on, and so are they."""
+        if self._round is not None:
+            self._close(self._round)
+        self._extra = True
 
     def flush(self) -> None:
         """Send what there is of the current round: no more readings come."""
@@ -199,7 +207,9 @@ class Merger:
         self._round = None
         self._opened = trio.Event()
         current.done.set()
-        self._last_ns = current.begin_ns
+        if not self._extra:
+            self._last_ns = current.begin_ns
+        self._extra = False
         for name in self._missed:
             self._missed[name] = 0 if name in current.readings else self._missed[name] + 1
         self._rounds += 1

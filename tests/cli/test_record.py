@@ -176,6 +176,21 @@ def test_a_command_is_recorded_from_before_its_begin_to_behind_its_end(tmp_path:
     assert end < group.last_ns
 
 
+@pytest.mark.parametrize("endpoints", [1, 2])
+def test_a_command_shorter_than_the_interval_lies_between_two_readings(endpoints: int, tmp_path: Path) -> None:
+    with agent() as one, agent() as two:
+        flags = ("--endpoint", f"{one},source=a", "--endpoint", f"{two},source=b")[: 2 * endpoints]
+        done = record(tmp_path, *flags, "-i", "1h", "--", "sh", "-c", "date +%s%N; sleep 0.1; date +%s%N")
+    assert done.returncode == 0, done.stderr
+    assert "the command begins with the first sample, which comes in 1h at the latest" in done.stderr
+    begin, end = map(int, done.stdout.split())
+    with Recording(tmp_path / "rezolus.parquet") as recording:
+        (group,) = recording.row_groups()
+    assert group.rows == 2
+    assert group.first_ns < begin
+    assert end < group.last_ns
+
+
 @pytest.mark.parametrize(
     ("arguments", "command", "status"),
     [

@@ -134,6 +134,19 @@ async def test_a_reading_from_a_round_long_over_opens_none(autojump_clock: trio.
     assert merger.statistics().late["b"] == 2
 
 
+async def test_a_round_out_of_turn_is_sent_and_costs_none_beside_it(autojump_clock: trio.testing.MockClock) -> None:
+    async with running("a", "b") as (merger, sent):
+        for tick in (1.0, 1.2, 1.3):
+            if tick == 1.2:
+                merger.expect_extra()
+            merger.put("a", reading(SMALL, tick))
+            merger.put("b", reading(SMALL, tick))
+        merger.put("a", reading(SMALL, 2))
+        merger.put("b", reading(SMALL, 2))
+    assert [nodes(merged) for merged in sent] == [["a", "b"]] * 3
+    assert merger.statistics().late == {"a": 1, "b": 1}  # at 1.3 nothing was expected
+
+
 async def test_a_second_reading_of_a_source_ends_the_round_before(autojump_clock: trio.testing.MockClock) -> None:
     async with running("a", "b") as (merger, sent):
         merger.put("a", reading(SMALL, 0, 1))
