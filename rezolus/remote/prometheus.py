@@ -7,6 +7,7 @@ is worked out once (`_Plan`) and used for the next page that has the same ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -172,10 +173,20 @@ class _Plan:
             tuple(self._same(series) for series, _ in gauges),
             tuple(self._same(histogram.series) for histogram in histograms),
         )
+        problems = []
         if left_out:
-            self.problems = (
-                f"{left_out} of its histograms are left out: together they have more than {BUCKETS_TOGETHER} buckets",
+            problems.append(
+                f"{left_out} of its histograms are left out: together they have more than {BUCKETS_TOGETHER} buckets"
             )
+        cut = [series.name for series, at in (*counters, *gauges) if self._has_fraction(at)]
+        if cut:
+            more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
+            problems.append(f"fractions are cut off, since recordings have whole numbers: {cut[0]}{more}")
+        self.problems = tuple(problems)
+
+    def _has_fraction(self, at: int) -> bool:
+        value = self._page.values[at]
+        return isinstance(value, float) and math.isfinite(value) and not value.is_integer()
 
     def _same(self, series: Series) -> Series:
         """The series as the page before had it, so that what others worked out for it is worked out once."""

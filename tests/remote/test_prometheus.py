@@ -219,6 +219,11 @@ def test_histograms_beyond_the_limit_are_left_out_and_that_is_said() -> None:
     assert problem.startswith("3 of its histograms are left out")
 
 
+def test_fractions_are_cut_off_and_that_is_said() -> None:
+    scrape = PageDecoder().decode(b"whole 3.0\nratio 0.75\nspent_total 1.5\nbroken NaN\n", openmetrics=False)
+    assert scrape.problems == ("fractions are cut off, since recordings have whole numbers: spent_total and 1 more",)
+
+
 def test_the_page_of_rezolus_exporter_gives_its_histograms_back() -> None:
     page = gzip.decompress((DATA / "live/exporter-histograms.prom.gz").read_bytes())
     reading = decode(page)
