@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -103,14 +105,24 @@ def _measure(config: Config, folder: Path, seconds: float, console: Console) -> 
 
 
 def _how_to_look(output: Path, examples: dict[str, str]) -> str:
-    """The last words: what was left and how to query it."""
-    wanted = next((examples[name] for name in ("tcp_bytes", "syscall", *examples) if name in examples), "timestamp")
-    column = _identifier(wanted)
-    time, increase = "to_timestamp(timestamp / 1e9) AS time", f"{column} - lag({column}) OVER (ORDER BY timestamp)"
-    query = f"SELECT {time}, {increase} AS increase FROM {_identifier(str(output))}"  # noqa: S608 - shown, not run
-    return f"left the recording in {output}; to look into it with DuckDB:\n  duckdb -c {shlex.quote(query)}"
+    """The last words: what was left, and a look into it with nothing but what the demo itself needs."""
+    wanted = next((examples[name] for name in ("tcp_bytes", "syscall", *examples) if name in examples), "duration")
+    columns = f'columns=["timestamp", {_literal(wanted)}]'
+    table = f"pq.read_table({_literal(str(output))}, {columns})"
+    code = f'import pyarrow.parquet as pq; print(*{table}.to_pylist(), sep="\\n")'
+    command = shlex.join([_interpreter(), "-c", code])
+    return (
+        f"left the recording in {output}; to look into it:\n  {command}\n"
+        "docs/recorder.md has queries for DuckDB, which is a program of its own"
+    )
 
 
-def _identifier(name: str) -> str:
-    """As SQL writes a name of any characters; DuckDB takes files as tables."""
-    return '"' + name.replace('"', '""') + '"'
+def _interpreter() -> str:
+    """The Python that runs, which has pyarrow, as one would type it: `.venv/bin/python` in the checkout."""
+    interpreter, here = Path(sys.executable), Path.cwd()
+    return str(interpreter.relative_to(here) if interpreter.is_relative_to(here) else interpreter)
+
+
+def _literal(text: str) -> str:
+    """As Python writes a text. In double quotes, which the shell's single ones leave readable."""
+    return json.dumps(text, ensure_ascii=False)

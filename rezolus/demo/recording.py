@@ -143,12 +143,24 @@ class _Column:
 
     @property
     def increase(self) -> U64:
-        """Last minus first value that is there, as an array of one, or of a histogram's buckets."""
-        present = self.values.drop_null()
-        if not len(present):
-            return np.zeros(1, dtype=np.uint64)
-        first, last = (np.atleast_1d(np.array(present[index].as_py(), dtype=np.uint64)) for index in (0, -1))
-        return last - first
+        """What was counted between the readings that have the series, as an array of one, or of a histogram's buckets.
+
+        A series may begin anew in the middle, with an agent or under a name that returns: a smaller value, or bucket, is a
+        new beginning. It counts from there, as a series does that appears later: when the counts before that reading
+        were made is not known.
+        """
+        readings = self._readings()
+        grew = (readings[1:] >= readings[:-1]).all(axis=1)
+        steps: U64 = (readings[1:] - readings[:-1])[grew]  # before this selection those of a new beginning have wrapped
+        total: U64 = steps.sum(axis=0, dtype=np.uint64)
+        return total
+
+    def _readings(self) -> U64:
+        """The values that are there, one row each; a counter is one column wide."""
+        present = self.values.drop_null().combine_chunks()
+        values = present.flatten() if pa.types.is_list(self.field.type) else present
+        rows: U64 = values.to_numpy().astype(np.uint64, copy=False)
+        return rows.reshape(len(present), -1) if len(present) else np.zeros((1, 1), dtype=np.uint64)
 
 
 def _label_rank(key: str) -> tuple[int, str]:

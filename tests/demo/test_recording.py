@@ -94,6 +94,45 @@ def test_histograms_become_quantiles_of_what_was_counted_in_between(recording: P
     assert list(found) == [(), ("read",), ("write",)]
 
 
+def readings(path: Path, columns: Mapping[pa.Field, Sequence[object]]) -> Path:
+    """A recording of so many readings as the columns have values, a second apart."""
+    rows = len(next(iter(columns.values())))
+    times = {
+        field("timestamp", pa.uint64()): [(5 + row) * SECOND for row in range(rows)],
+        field("duration", pa.uint64()): [100_000] * rows,
+    }
+    return write(path, times | dict(columns))
+
+
+@pytest.mark.parametrize(
+    ("values", "counted"),
+    [
+        ([432_664_141, None, 4_015_735], 0),  # the name of a thread that ended, given to another
+        ([400, 460, None, 40, 45], 65),
+        ([10, 110, 30, 160], 230),  # ends above where it began all the same
+        ([7, None, 9], 2),  # a gap alone is no new beginning
+        ([2**64 - 10, 2**64 - 1, 3], 9),
+        ([None, None, 5], 0),
+        ([None, None, None], 0),
+    ],
+)
+def test_a_smaller_value_of_a_counter_is_a_new_beginning(
+    tmp_path: Path, values: list[int | None], counted: int
+) -> None:
+    file = readings(tmp_path / "demo.parquet", {field("usage", pa.uint64(), metric="usage"): values})
+    (rate,) = summarize(file).rates
+    assert rate.total * (len(values) - 1) == pytest.approx(counted, abs=1e-9)
+
+
+def test_a_histogram_with_a_smaller_bucket_began_anew_in_all_buckets(tmp_path: Path) -> None:
+    powers = {"grouping_power": "3", "max_value_power": "64"}
+    lat = field("lat:buckets", pa.list_(pa.uint64()), metric="lat", **powers)
+    values = [histogram(9), histogram(9, 9), None, histogram(5, 5), histogram(5, 5, 1000)]
+    (found,) = summarize(readings(tmp_path / "demo.parquet", {lat: values})).distributions
+    assert found.per_second * 4 == 2
+    assert found.quantiles == (9, 1023, 1023, 1023)
+
+
 def test_the_rest_of_the_summary(recording: Path) -> None:
     summary = summarize(recording)
     assert (summary.rows, summary.columns, summary.seconds, summary.sampling_us) == (3, 9, 2.0, 200.0)

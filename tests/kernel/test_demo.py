@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -58,7 +59,10 @@ def test_the_demo_measures_its_workload_and_leaves_the_recording(config: Path, t
         assert title in done.stdout
     assert re.search(r"^syscall_latency +[0-9,]+ +[0-9.]+ [nµm]?s", done.stdout, re.MULTILINE)
     assert "CPU of the daemon" in done.stdout
-    assert "duckdb -c " in done.stdout
+    (look,) = re.findall(r"to look into it:\n  (.+)\n", done.stdout)
+    rows = subprocess.run(shlex.split(look), capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(rows) == pq.read_metadata(output).num_rows
+    assert all(re.fullmatch(r"\{'timestamp': \d+, 'tcp_bytes/[^']+': (\d+|None)\}", row) for row in rows), rows[0]
 
 
 def test_an_address_in_use_is_said_before_anything_is_started(config: Path, tmp_path: Path) -> None:
