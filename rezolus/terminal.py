@@ -19,7 +19,8 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def console() -> Console:
-    """A console on stdout: as wide as the terminal, in a pipe wide enough for our tables, without codes there."""
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPE_COLUMNS
-    return _Console(width=width, highlight=False, soft_wrap=False)
+def console(*, stderr: bool = False) -> Console:
+    """A console on stdout or stderr: as wide as the terminal, in a pipe wide enough for our tables, without codes there."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_COLUMNS
+    return _Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)

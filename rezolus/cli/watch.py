@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dsl.facts import TargetFacts
     from dsl.schema import TaskMemory
     from rezolus.agent.loader import Prepared
+    from rezolus.watch.notice import Notice
     from rezolus.watch.session import Options
 
 SHORTEST = "10ms"
@@ -75,25 +76,29 @@ def command(
     or patterns (`scheduler_*`) choose what is shown. Needs root.
     """
     from rezolus import definitions
+    from rezolus.terminal import console
+    from rezolus.watch.notice import Notice, compiling
 
     selection = select(arguments)
     files = definitions.find_files(selection.files)
     parsed = definitions.parse(definitions.read_files(files).complete())
     _require_root(parsed, arguments)
-    checked, facts = _check(parsed)
-    _require_metrics(checked, selection)
-    with _start(parsed, facts, checked, selection.wants) as control:
+    with Notice(console(stderr=True)) as notice:
+        what = ", ".join(Path(file).name for file in files)
+        notice.say(compiling(what))  # before what takes long, which begins with imports
         from rezolus.watch.session import Options, frames_within
 
-        frames = 1 if once else None if duration is None else frames_within(duration, interval)
+        checked, facts = _check(parsed, notice)
+        _require_metrics(checked, selection)
         options = Options(
             wanted=selection.wants,
             interval_ns=interval,
             window_ns=max(window, interval),
-            frames=frames,
-            what=", ".join(Path(file).name for file in files),
+            frames=1 if once else None if duration is None else frames_within(duration, interval),
+            what=what,
         )
-        _show(control, options, top)
+        with _start(parsed, facts, checked, selection.wants) as control:
+            _show(control, options, top, notice)
 
 
 def select(arguments: tuple[str, ...]) -> Selection:
@@ -113,7 +118,7 @@ def _require_root(parsed: Parsed, arguments: tuple[str, ...]) -> None:
         raise UserError(f"attaching eBPF programs needs root: run `sudo rezolus watch {shlex.join(arguments)}`")
 
 
-def _check(parsed: Parsed) -> tuple[Checked, TargetFacts]:
+def _check(parsed: Parsed, notice: Notice) -> tuple[Checked, TargetFacts]:
     """Raises CompileError with everything that `rezolus check` reports; prints the warnings."""
     from dsl import check_files
     from rezolus.agent.facts import probe
@@ -122,6 +127,7 @@ def _check(parsed: Parsed) -> tuple[Checked, TargetFacts]:
     facts = probe(binaries=parsed.binaries)
     checked = check_files(parsed, facts)
     if checked.diagnostics:
+        notice.clear()
         print_diagnostics(checked.diagnostics)
     return checked, facts
 
@@ -169,7 +175,7 @@ def _start(parsed: Parsed, facts: TargetFacts, checked: Checked, wanted: Callabl
     return start_helper(Children(load=load, work=lambda channel: channel.close()))
 
 
-def _show(control: socket.socket, options: Options, top: int) -> None:
+def _show(control: socket.socket, options: Options, top: int, notice: Notice) -> None:
     import trio
 
     from rezolus.agent.helper import Helper
@@ -178,7 +184,7 @@ def _show(control: socket.socket, options: Options, top: int) -> None:
     from rezolus.watch.view import view_on
 
     async def run() -> None:
-        with view_on(console(), top) as view:
+        with view_on(console(), top, notice) as view:
             await watch(Helper(control, loading=True), options, view)
 
     trio.run(run)

@@ -20,6 +20,7 @@ from rezolus.errors import UserError
 from rezolus.reading import Reading
 from rezolus.units import format_duration
 from rezolus.watch.frame import Window
+from rezolus.watch.notice import compiling
 from rezolus.watch.render import Surroundings, render
 from rezolus.watch.view import View
 
@@ -39,7 +40,7 @@ class Options:
     frames: int | None = None
     """End after so many; None shows frames until a signal comes."""
     what: str = ""
-    """For the headline: the files."""
+    """For the headline and what is said before it: the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,10 @@ async def watch(helper: Helper, options: Options, view: View) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_cancel_on_signal, nursery.cancel_scope)
         nursery.start_soon(helper.run)
-        view.wait_for("compiling and attaching")
+        view.wait_for(compiling(options.what))
         await nursery.start(agent.run, _Demand(options.interval_ns, options.wanted), publish)
         window = Window(_runnable(agent, options), options.window_ns)
-        view.wait_for(f"attached; first values in {format_duration(options.interval_ns)}")
+        view.wait_for(f"{options.what}: attached; first values in {format_duration(options.interval_ns)}")
         await _show(agent, options, readings, window, view)
         nursery.cancel_scope.cancel()
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from rezolus.watch.notice import Notice
 from rezolus.watch.render import Room, as_text
 
 
@@ -29,18 +30,19 @@ class View(AbstractContextManager["View"], Protocol):
         ...
 
 
-def view_on(console: Console, top: int) -> View:
-    """The view for a console; `top` is the greatest number of series per metric."""
-    return Screen(console, top) if console.is_terminal else Printer(console, top)
+def view_on(console: Console, top: int, notice: Notice) -> View:
+    """The view for a console; `top` is the greatest number of series per metric. `notice` learns of the first frame."""
+    return Screen(console, top, notice) if console.is_terminal else Printer(console, top, notice)
 
 
 class Screen:
-    """A terminal: each frame takes the place of the one before."""
+    """A terminal: each frame takes the place of the one before, the first that of what was waited for."""
 
-    def __init__(self, console: Console, top: int) -> None:
+    def __init__(self, console: Console, top: int, notice: Notice) -> None:
         self._console = console
         self._top = top
-        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+        self._notice = notice
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop", transient=True)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -56,18 +58,22 @@ class Screen:
         return Room(size.width, size.height - 1, self._console.options.ascii_only, self._top)
 
     def show(self, lines: list[Text]) -> None:
+        self._notice.done()
+        self._live.transient = False
         self._live.update(as_text(lines), refresh=True)
 
     def wait_for(self, what: str) -> None:
+        self._notice.clear()
         self._live.update(Text(f"{what} ...", style="dim"), refresh=True)
 
 
 class Printer:
-    """A file or pipe: every frame is printed, as tables without colour."""
+    """A file or pipe: every frame is printed, as tables without colour, and nothing else is."""
 
-    def __init__(self, console: Console, top: int) -> None:
+    def __init__(self, console: Console, top: int, notice: Notice) -> None:
         self._console = console
         self._top = top
+        self._notice = notice
 
     def __enter__(self) -> Self:
         return self
@@ -81,10 +87,11 @@ class Printer:
         return Room(self._console.width, None, self._console.options.ascii_only, self._top)
 
     def show(self, lines: list[Text]) -> None:
+        self._notice.done()
         for line in lines:
             self._console.print(line, soft_wrap=True)
         self._console.print()
         self._console.file.flush()
 
     def wait_for(self, what: str) -> None:
-        del what
+        self._notice.say(what)

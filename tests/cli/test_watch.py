@@ -140,6 +140,11 @@ def work() -> None:
         os.getppid()
 
 
+def waited(file: str, interval: str) -> str:
+    """What stderr says until there are values, as lines: nobody sees it in place."""
+    return f"{file}: compiling and attaching ...\n{file}: attached; first values in {interval} ...\n"
+
+
 def totals(said: str) -> list[int]:
     return [int(total.replace(",", "")) for total in re.findall(r"^  getppid +\S+/s +([\d,]+)$", said, re.MULTILINE)]
 
@@ -177,6 +182,28 @@ def test_a_terminal_shows_frames_in_place_until_ctrl_c(file: Path) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("terminal", [False, True])
+def test_it_says_what_it_does_and_at_ctrl_c_that_there_was_no_reading(file: Path, *, terminal: bool) -> None:
+    with watching(file, "--interval", "1h", terminal=terminal) as shown:
+        shown.until(lambda said: "calls.rzl: compiling and attaching ..." in said)
+        shown.until(lambda said: "calls.rzl: attached; first values in 1h ..." in said)
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.ended() == 0
+    lines = [line for line in shown.said.split("\n") if line]
+    assert "ended before the first reading" in lines[-1]
+    assert terminal or lines == [*waited("calls.rzl", "1h").splitlines(), "ended before the first reading"]
+
+
+@pytest.mark.kernel
+def test_on_a_terminal_the_values_take_the_place_of_what_was_said_before(file: Path) -> None:
+    with watching(file, "--once", "--interval", "100ms", terminal=True) as shown:
+        assert shown.ended() == 0
+    before, _, after = shown.said.partition("calls.rzl, 2 programs")
+    assert before.count("...") == before.count("\x1b[2K") > 0
+    assert "..." not in after
+
+
+@pytest.mark.kernel
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_however_it_ends_nothing_stays_attached(file: Path, number: signal.Signals) -> None:
     with watching(file, "--interval", "100ms") as shown:
@@ -204,7 +231,7 @@ def test_a_reader_that_goes_away_ends_it(file: Path) -> None:
 @pytest.mark.parametrize(("options", "frames"), [(("--once",), 1), (("--duration", "300ms"), 3)])
 def test_it_ends_by_itself_when_asked_to(file: Path, options: tuple[str, ...], frames: int) -> None:
     done = rezolus("watch", file, "all_*", "--interval", "100ms", *options)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, waited("calls.rzl", "100ms"))
     assert len(re.findall(r"^all_calls ", done.stdout, re.MULTILINE)) == frames
     assert "call_time" not in done.stdout
 
@@ -219,7 +246,7 @@ def test_everything_that_is_shipped_can_be_watched() -> None:
 
 def test_files_alone_need_no_programs() -> None:
     done = rezolus("watch", "probes/memory.rzl", "--once", "--interval", "100ms")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, waited("memory.rzl", "100ms"))
     assert re.search(r"^memory_total +[\d.]+ [GM]iB  Memory in all$", done.stdout, re.MULTILINE)
     assert "program" not in done.stdout.splitlines()[0]
 
@@ -229,7 +256,7 @@ def test_a_file_with_errors_is_answered_as_check_does(file: Path) -> None:
     done, checked = rezolus("watch", file, "--once"), rezolus("check", file)
     assert (done.returncode, done.stdout) == (1, "")
     assert "error[unknown-metric]: no metric `cals` in this sampler" in done.stderr
-    assert done.stderr == checked.stderr
+    assert done.stderr == f"calls.rzl: compiling and attaching ...\n{checked.stderr}"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +272,9 @@ def test_a_file_with_errors_is_answered_as_check_does(file: Path) -> None:
 )
 def test_what_cannot_be_watched_is_said(arguments: tuple[str, ...], said: str) -> None:
     done = rezolus("watch", *arguments)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {said}\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(f"error: {said}\n")
+    assert done.stderr.removeprefix("scheduler.rzl: compiling and attaching ...\n") == f"error: {said}\n"
 
 
 @pytest.mark.kernel
