@@ -133,7 +133,7 @@ def _updates(body: ast.Block, metric: str) -> bool:
 
 
 def _events(alternatives: Iterable[tuple[ast.Event, ...]]) -> list[str]:
-    """One text per event; `else none` is no event."""
+    """One text per event; `else none()` is no event."""
     return [
         " else ".join(event_text(event) for event in group if event.kind != "tracepoint" or event.name != NONE)
         for group in alternatives

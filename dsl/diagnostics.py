@@ -13,7 +13,7 @@ from typing import Literal
 
 from dsl.codes import CODES
 from dsl.source import Span
-from dsl.suggest import did_you_mean, suggest
+from dsl.suggest import did_you_mean, did_you_mean_one_of, suggest
 
 __all__ = [
     "CODES",
@@ -24,6 +24,7 @@ __all__ = [
     "Label",
     "Severity",
     "did_you_mean",
+    "did_you_mean_one_of",
     "render",
     "render_all",
     "suggest",

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 _MINIMUM_PREFIX = 3
 _SLIPS = 2
+_BEGINS = 2
+_FEW = 4
+"""Names in a suggestion of several."""
+_SUBSYSTEMS = ("sched", "task", "sys", "signal", "block", "tcp", "sock", "net", "mm", "page", "irq", "softirq", "timer")
+"""First words of the kernel's names that a short one is most likely about, rather than about a driver or file system."""
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str | None:
@@ -14,6 +20,12 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
     Near is: the same but for upper and lower case, a few typing slips away (one letter dropped, added, changed, or two
     exchanged; one slip per three letters), or beginning with the name. The first of equally near candidates by name wins.
     """
+    best = _nearest(name, candidates)
+    return best[2] if best else None
+
+
+def _nearest(name: str, candidates: Iterable[str]) -> tuple[int, int, str] | None:
+    """The candidate behind how it is near, `_BEGINS` for a beginning, and how far it is."""
     folded = name.casefold()
     limit = max(1, len(name) // 3) if len(name) > 1 else 0
     letters = set(folded)
@@ -27,10 +39,10 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
             slips = _distance(folded, other)
             rank = (1, slips, candidate) if slips <= limit else None
         if rank is None and len(folded) >= _MINIMUM_PREFIX and other.startswith(folded):
-            rank = (2, len(other), candidate)
+            rank = (_BEGINS, len(other), candidate)
         if rank is not None and (best is None or rank < best):
             best = rank
-    return best[2] if best else None
+    return best
 
 
 def is_slip(name: str, candidates: Iterable[str]) -> bool:
@@ -43,6 +55,37 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     """`suggest` as a hint, ready for `Diagnostics.error(hint=...)`."""
     found = suggest(name, candidates)
     return f"did you mean `{found}`?" if found else None
+
+
+def _containing(word: str, candidates: Iterable[str]) -> tuple[str, ...]:
+    """A few candidates that contain a text of at least three letters, the most plausible first.
+
+    Before others stand those that have it as whole words, those of a subsystem that every kernel has, those of fewer words,
+    and the shorter ones.
+    """
+    folded = word.casefold()
+    if len(folded) < _MINIMUM_PREFIX:
+        return ()
+    whole = re.compile(rf"(?:^|[_:]){re.escape(folded)}(?:$|[_:])")
+    found: list[tuple[bool, int, int, int, str]] = []
+    for candidate in set(candidates) - {word}:
+        other = candidate.casefold()
+        if folded in other:
+            words = other.rpartition(":")[2].split("_")
+            known = _SUBSYSTEMS.index(words[0]) if words[0] in _SUBSYSTEMS else len(_SUBSYSTEMS)
+            found.append((whole.search(other) is None, known, len(words), len(other), candidate))
+    return tuple(entry[-1] for entry in sorted(found)[:_FEW])
+
+
+def did_you_mean_one_of(name: str, candidates: Iterable[str]) -> str | None:
+    """As `did_you_mean`, for names whose parts are words: what is a slip away, else a few that contain the name."""
+    known = set(candidates)
+    near = _nearest(name, known)
+    found = _containing(name, known) if near is None or near[0] == _BEGINS else (near[2],)
+    if not found:
+        return None
+    *others, last = (f"`{candidate}`" for candidate in found)
+    return f"did you mean {', '.join(others)} or {last}?" if others else f"did you mean {last}?"
 
 
 def _distance(left: str, right: str) -> int:

@@ -9,7 +9,7 @@ from dsl import ir
 from dsl.check.kernel_types import TypeRef, pointer_to, structure_name
 from dsl.check.scope import UnitScope
 from dsl.check.values import CSTRING_SIZE, Value
-from dsl.diagnostics import did_you_mean
+from dsl.diagnostics import did_you_mean, did_you_mean_one_of
 from dsl.facts import TargetFacts
 from dsl.hooks import Hook, HookKind
 from dsl.kernel.perf_events import PERF_EVENTS
@@ -18,7 +18,7 @@ from dsl.syntax import ast
 from dsl.units import canonical
 
 NONE = "none"
-"""`else none`: the event may be absent."""
+"""`else none()`: the event may be absent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +38,9 @@ class Unavailable:
     hint: str | None = None
     refused: bool = False
     """The event exists, and the host does not allow or support attaching to it."""
+    absent: bool = False
+    """The host does not have what is named and another may. Otherwise the text is wrong wherever it is compiled, such as
+    about the number of arguments, and `else none()` would only hide that."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +51,7 @@ class Resolution:
     chosen: tuple[Attachment, ...] = ()
     missing: list[tuple[ast.Event, Unavailable]] = field(default_factory=list)
     accepted: bool = False
-    """Ended in `else none`."""
+    """Ended in `else none()`."""
 
 
 def event_text(event: ast.Event) -> str:
@@ -129,8 +132,8 @@ def _tracepoint(event: ast.Event, unit: UnitScope) -> tuple[Attachment, ...] | U
             return Unavailable(
                 "this kernel has no BTF, which types the arguments", hint="use `record CATEGORY:EVENT(field)`"
             )
-        names = facts.raw_tracepoints
-        return Unavailable(f"this kernel has no tracepoint `{event.name}`", did_you_mean(event.name, names))
+        hint = did_you_mean_one_of(event.name, facts.raw_tracepoints)
+        return Unavailable(f"this kernel has no tracepoint `{event.name}`", hint, absent=True)
     kind: HookKind = "tp_btf" if _can(facts, "tp_btf") else "raw_tp"
     if not _can(facts, kind):
         return _refusal(facts, "tp_btf", "raw_tp")
@@ -147,7 +150,7 @@ def _function(event: ast.Event, unit: UnitScope) -> tuple[Attachment, ...] | Una
     proto = facts.function_proto(name)
     if proto is None:
         hint = did_you_mean(name, facts.function_names())
-        return Unavailable(f"this kernel has no function `{name}` that can be probed", hint)
+        return Unavailable(f"this kernel has no function `{name}` that can be probed", hint, absent=True)
     returns = event.kind == "return"
     kind: HookKind
     if _can(facts, "fentry"):
@@ -229,7 +232,7 @@ def _record(event: ast.Event, facts: TargetFacts) -> tuple[Attachment, ...] | Un
         return _refusal(facts, "tracepoint")
     tracepoint = facts.tracepoints.get(name)
     if tracepoint is None:
-        return Unavailable(f"this kernel has no tracepoint `{name}`", did_you_mean(name, facts.tracepoints))
+        return Unavailable(f"this kernel has no tracepoint `{name}`", _record_hint(event, facts), absent=True)
     fields = {found.name: found for found in tracepoint.fields}
     names = {}
     for param in event.params:
@@ -245,6 +248,13 @@ def _record(event: ast.Event, facts: TargetFacts) -> tuple[Attachment, ...] | Un
             return Unavailable(f"the field `{param.name}` of `{name}` has a type that cannot be read, `{found.type}`")
         names[param.name] = Value(ir.RecordField(found.name, found.offset, type_))
     return (Attachment(Hook(kind="tracepoint", name=name), names),)
+
+
+def _record_hint(event: ast.Event, facts: TargetFacts) -> str | None:
+    """Names in the category that are near or contain the one given, else what is near in another category."""
+    category = f"{event.category}:"
+    names = (name.removeprefix(category) for name in facts.tracepoints if name.startswith(category))
+    return did_you_mean_one_of(event.name, names) or did_you_mean(f"{category}{event.name}", facts.tracepoints)
 
 
 # User space
@@ -274,11 +284,13 @@ def _user(event: ast.Event, facts: TargetFacts) -> tuple[Attachment, ...] | Unav
         return _refusal(facts, "uprobe")
     binary = facts.binaries.get(event.path)
     if binary is None:
-        return Unavailable(f"there is no program or library `{event.path}` on this host", "give its full path")
+        return Unavailable(
+            f"there is no program or library `{event.path}` on this host", "give its full path", absent=True
+        )
     offset = binary.symbols.get(event.name)
     if offset is None:
         hint = did_you_mean(event.name, binary.symbols)
-        return Unavailable(f"`{binary.path}` has no function `{event.name}`", hint)
+        return Unavailable(f"`{binary.path}` has no function `{event.name}`", hint, absent=True)
     returns = event.kind == "user_return"
     hook = Hook(
         kind="uretprobe" if returns else "uprobe",
@@ -304,11 +316,14 @@ def _usdt(event: ast.Event, facts: TargetFacts) -> tuple[Attachment, ...] | Unav
         return _refusal(facts, "usdt")
     binary = facts.binaries.get(event.path)
     if binary is None:
-        return Unavailable(f"there is no program or library `{event.path}` on this host", "give its full path")
+        return Unavailable(
+            f"there is no program or library `{event.path}` on this host", "give its full path", absent=True
+        )
     name = f"{event.category}:{event.name}"
     sites = binary.usdt.get(name)
     if sites is None:
-        return Unavailable(f"`{binary.path}` has no probe `{name}`", did_you_mean(name, binary.usdt))
+        hint = did_you_mean(name, binary.usdt)
+        return Unavailable(f"`{binary.path}` has no probe `{name}`", hint, absent=True)
     attachments = []
     for site in sites:
         notations = site.args.split()
@@ -318,7 +333,7 @@ def _usdt(event: ast.Event, facts: TargetFacts) -> tuple[Attachment, ...] | Unav
         for index, (param, notation) in enumerate(zip(event.params, notations, strict=False)):
             type_ = notation_type(notation)
             if type_ is None:
-                return Unavailable(f"an argument of `{name}` lies where it cannot be read, `{notation}`")
+                return Unavailable(f"an argument of `{name}` lies where it cannot be read, `{notation}`", absent=True)
             unit = canonical(param.type_name) if param.type_name not in _USER_TYPES else ""
             if param.name != "_":
                 names[param.name] = _user_value(param, ir.UsdtArg(notation, type_, index), unit)

@@ -15,7 +15,7 @@ from dsl.check.kernel_types import find_member, structure_name
 from dsl.check.scope import BUILTINS, Body
 from dsl.check.states import read_or
 from dsl.check.values import Place, Value, as_text, at, deref, describe, member
-from dsl.diagnostics import did_you_mean
+from dsl.diagnostics import did_you_mean, did_you_mean_one_of
 from dsl.kernel.constants import CONSTANTS
 from dsl.source import Span
 from dsl.syntax import ast
@@ -25,6 +25,8 @@ INTEGER_TYPES: dict[str, ir.Int] = {
     str(kind): kind for kind in (ir.U8, ir.U16, ir.U32, ir.U64, ir.S8, ir.S16, ir.S32, ir.S64)
 }
 _MAX_CALL_DEPTH = 16
+_FEW_MEMBERS = 12
+_MEMBERS_OF_KERNEL = "`bpftool btf dump file /sys/kernel/btf/vmlinux format c`"
 
 
 def check_expr(node: ast.Expr, body: Body, expect: Sequence[str] = ()) -> Value | Place | None:
@@ -217,12 +219,16 @@ def _field(node: ast.Field, body: Body) -> Value | Place | None:
 def _unknown_member(node: ast.Field, place: Place, body: Body) -> None:
     composite = place.type.composite
     names = place.type.btf.member_names(composite) if composite else ()
-    hint = did_you_mean(node.names[0], names)
-    if hint is None:
-        some = ", ".join(names[:8])
-        hint = f"it has {some}{', ...' if len(names) > 8 else ''}" if names else None
+    hint = did_you_mean_one_of(node.names[0], names) or _members(names)
     what = " or ".join(f"`{name}`" for name in node.names)
     body.sampler.diags.error("unknown-field", f"`{place.type}` has no member {what}", node.name_spans[0], hint=hint)
+
+
+def _members(names: Sequence[str]) -> str | None:
+    """The members of a structure if they are few; the first of many would say nothing about the others."""
+    if len(names) <= _FEW_MEMBERS:
+        return f"it has {', '.join(names)}" if names else None
+    return f"it has {len(names)} members; {_MEMBERS_OF_KERNEL} shows those of this kernel"
 
 
 def _index(node: ast.Index, body: Body) -> Value | Place | None:

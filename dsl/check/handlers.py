@@ -18,6 +18,7 @@ from dsl.units import NANOSECONDS
 
 Alternatives = tuple[ast.Event, ...]
 Events = list[tuple[str, Hook | None, tuple[tuple[str, str], ...], int]]
+_WITHOUT = "add `else none()` if the sampler is worth having without it"
 
 
 def check_handler(node: ast.Handler, sampler: SamplerScope, events: Events) -> list[ir.Handler]:
@@ -66,7 +67,8 @@ def _report(resolution: Resolution, sampler: SamplerScope) -> None:
     last, why = resolution.missing[-1]
     refused = any(found.refused for _, found in resolution.missing)
     labels = [(event.name_span, found.reason) for event, found in resolution.missing[:-1]]
-    hint = why.hint or "add `else none` if the sampler is worth having without it"
+    absent = all(found.absent for _, found in resolution.missing)
+    hint = why.hint or (_WITHOUT if absent else None)
     if refused:
         sampler.diags.warning("event-refused", f"{event_text(last)}: {why.reason}", last.name_span, labels=labels)
     else:

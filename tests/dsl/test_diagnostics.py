@@ -7,6 +7,7 @@ from dsl.diagnostics import (
     Diagnostic,
     Diagnostics,
     did_you_mean,
+    did_you_mean_one_of,
     render,
     render_all,
     suggest,
@@ -118,6 +119,28 @@ def test_the_sink_keeps_each_message_once_and_sorts_by_position() -> None:
 def test_suggestions_are_near(name: str, candidates: tuple[str, ...], found: str | None) -> None:
     assert suggest(name, candidates) == found
     assert did_you_mean(name, candidates) == (f"did you mean `{found}`?" if found else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "candidates", "hint"),
+    [
+        ("fork", ("sched_process_fork", "forkless"), "did you mean `sched_process_fork` or `forkless`?"),
+        (
+            "exit",
+            ("xfs_log_exit", "sys_exit", "exiting", "sched_process_exit", "ext4_exit"),
+            "did you mean `sched_process_exit`, `sys_exit`, `ext4_exit` or `xfs_log_exit`?",
+        ),
+        ("sched_swich", ("sched_switch", "old_sched_swich_b"), "did you mean `sched_switch`?"),
+        ("state", ("stack", "exit_state", "__state"), "did you mean `exit_state` or `__state`?"),
+        ("Fork", ("task_FORK",), "did you mean `task_FORK`?"),
+        ("rq", ("block_rq_issue",), None),
+        ("zebra", ("sched_switch",), None),
+    ],
+)
+def test_names_that_contain_what_was_written_are_suggested_when_none_is_a_slip_away(
+    name: str, candidates: tuple[str, ...], hint: str | None
+) -> None:
+    assert did_you_mean_one_of(name, candidates) == hint
 
 
 def test_every_code_is_kebab_case_and_explained_in_a_sentence() -> None:
