@@ -13,6 +13,8 @@ NEW_AT_ONCE, NEW_PER_S = 2 * MOST_SERIES, 500.0
 
 Everything behind a source works out something for each: 10 to 50 us, partly on the event loop.
 """
+PAUSE_S = 30.0
+"""After too many of them: even to find out that there are too many takes a second of a thread."""
 
 
 class Allowance:
@@ -53,6 +55,7 @@ class Novelty:
         new = len(known.keys() - self._known.keys())
         if not self._allowance.take(new):
             raise FetchError(
-                f"its series change too fast: {new} are new, and in the long run {NEW_PER_S:g} a second may be"
+                f"its series change too fast: {new} are new, and in the long run {NEW_PER_S:g} a second may be",
+                pause_s=PAUSE_S,
             )
         self._catalog, self._known = catalog, known

@@ -44,10 +44,12 @@ T = TypeVar("T")
 class FetchError(UserError):
     """No usable answer; the text is a sentence without the address. Meant for the status, so nothing in it is secret."""
 
-    def __init__(self, problem: str, *, reached: bool = True) -> None:
+    def __init__(self, problem: str, *, reached: bool = True, pause_s: float = 0.0) -> None:
         super().__init__(problem)
         self.reached = reached
         """False when there was no connection."""
+        self.pause_s = pause_s
+        """For so long it is not worth trying again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,19 @@ class PageDecoder:
         return {} if self._plan is None else self._plan.helps
 
 
+@dataclass(frozen=True, slots=True)
+class _Scalar:
+    """What a sample that is no bucket becomes, and what it was made of beside its own words."""
+
+    facts: tuple[Role, str, str, str]
+    """Role, and of the family name, help and unit."""
+    series: Series
+    key: object
+    """The same for samples that mean the same series, of which a page has one."""
+    identity: object
+    """The same for series that are equal, on whichever page."""
+
+
 class _Plan:
     """What the samples of a page become. `before`: that of the page before, whose samples and series go on."""
 
@@ -72,7 +85,9 @@ class _Plan:
         known: Mapping[str, Sample] = {} if before is None else before.samples
         self.samples: dict[str, Sample] = {key: known.get(key) or parse_key(key) for key in page.keys}
         self._known: Mapping[object, Series] = {} if before is None else before.series
+        self._known_scalars: Mapping[str, _Scalar] = {} if before is None else before.scalars
         self.series: dict[object, Series] = {}
+        self.scalars: dict[str, _Scalar] = {}
         self.problems: tuple[str, ...] = ()
         self.helps: dict[str, str] = {}
         self._roles: dict[str, tuple[Role, str]] = {}
@@ -81,12 +96,12 @@ class _Plan:
         self._distributions: dict[object, Distribution] = {}
         self._strict: list[int] = []
         for at, key in enumerate(page.keys):
-            self._enter(at, self.samples[key])
+            self._enter(at, key, self.samples[key])
             if len(self._counters) + len(self._gauges) + len(self._distributions) > MOST_SERIES:
                 raise PageError(f"it has more than {MOST_SERIES} series")
         self._unusable = self._find_unusable(page.values)
         self._finish(frozenset(self._unusable))
-        self._known = {}
+        self._known, self._known_scalars = {}, {}
 
     def fits(self, page: Exposition) -> bool:
         """Whether the page has the same samples, and the same of them are usable."""
@@ -110,7 +125,7 @@ class _Plan:
         """Where a counter or a bucket has a value that neither can have: not a number, negative, beyond 64 bits."""
         return [at for at in self._strict if not 0 <= values[at] < 1 << 64]
 
-    def _enter(self, at: int, sample: Sample) -> None:
+    def _enter(self, at: int, words: str, sample: Sample) -> None:
         """Sort in one sample."""
         found = self._roles.get(sample.name)
         if found is None:
@@ -123,11 +138,22 @@ class _Plan:
                 self._distributions[key] = Distribution(self._series(family, family, labels, histogram=True))
             self._distributions[key].add(sample, at)
         else:
-            series = self._series(sample.name, family, sample.labels, counter=role == "counter")
+            scalar = self.scalars[words] = self._scalar(words, sample, role, family)
             group = self._counters if role == "counter" else self._gauges
-            group[_key(series)] = (series, at)  # of two samples of one series the last counts
+            group[scalar.key] = (scalar.series, at)  # of two samples of one series the last counts
         if role != "gauge":
             self._strict.append(at)
+
+    def _scalar(self, words: str, sample: Sample, role: Role, family: str) -> _Scalar:
+        facts = (role, family, self._page.helps.get(family, ""), self._page.units.get(family, ""))
+        known = self._known_scalars.get(words)
+        if known is None or known.facts != facts:
+            series = self._same(self._series(sample.name, family, sample.labels, counter=role == "counter"))
+            return _Scalar(facts, series, _key(series), _identity(series))
+        if facts[2]:
+            self.helps[known.series.name] = facts[2]
+        self.series[known.identity] = known.series
+        return known
 
     def _series(
         self, name: str, family: str, labels: Mapping[str, str], *, counter: bool = False, histogram: bool = False
@@ -169,8 +195,8 @@ class _Plan:
         self._gauges_at = [at for _, at in gauges]
         self._buckets = Buckets(histograms)
         self._catalog = Catalog(
-            tuple(self._same(series) for series, _ in counters),
-            tuple(self._same(series) for series, _ in gauges),
+            tuple(series for series, _ in counters),
+            tuple(series for series, _ in gauges),
             tuple(self._same(histogram.series) for histogram in histograms),
         )
         problems = []
@@ -190,8 +216,8 @@ class _Plan:
 
     def _same(self, series: Series) -> Series:
         """The series as the page before had it, so that what others worked out for it is worked out once."""
-        key = (_key(series), series.kind, series.help, series.power, series.max_power)
-        return self.series.setdefault(key, self._known.get(key, series))
+        identity = _identity(series)
+        return self.series.setdefault(identity, self._known.get(identity, series))
 
 
 def _role(name: str, types: Mapping[str, str]) -> tuple[Role, str]:
@@ -217,6 +243,10 @@ def _role(name: str, types: Mapping[str, str]) -> tuple[Role, str]:
 
 def _key(series: Series) -> object:
     return (series.name, tuple(series.labels.items()), series.unit, series.sampler)
+
+
+def _identity(series: Series) -> object:
+    return (_key(series), series.kind, series.help, series.power, series.max_power)
 
 
 def _u64(values: Sequence[Number], at: Sequence[int]) -> U64:

@@ -197,6 +197,7 @@ class RemoteSource:
         reached = not isinstance(error, FetchError) or error.reached
         if reached:
             self._unreached = 0
+            self._retry_at = trio.current_time() + (error.pause_s if isinstance(error, FetchError) else 0.0)
         else:
             pause = min(RETRY_S[0] * 2 ** min(self._unreached, 10), RETRY_S[1])
             self._retry_at = trio.current_time() + pause

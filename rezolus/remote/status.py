@@ -32,7 +32,7 @@ class RemoteStatus(msgspec.Struct, frozen=True, kw_only=True):
     repeated: int = 0
     """Of those fetched, the same as the one before and therefore not passed on: the agent answers from memory."""
     skipped: int = 0
-    """Ticks that passed while it was still being waited for, or not tried because it could not be reached just before."""
+    """Ticks that passed while it was still being waited for, or not tried because it could not be reached or read just before."""
     contacts: int = 0
     """How often it was found after it had not been there."""
     last_fetch_ns: int = 0

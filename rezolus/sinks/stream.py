@@ -100,6 +100,8 @@ class Selector:
         self._full: Catalog | None = None
         self._part: Catalog | None = None
         self._positions: tuple[Positions, Positions, Positions] | None = None
+        self._wanted: dict[str, bool] = {}
+        """Of each metric of the catalog."""
 
     def select(self, reading: Reading) -> Reading:
         """The reading of the selected metrics: the same object when that is all of them."""
@@ -121,11 +123,9 @@ class Selector:
     def _enter(self, catalog: Catalog) -> None:
         """Work out which elements of a reading's arrays are selected."""
         groups = (catalog.counters, catalog.gauges, catalog.histograms)
-        wanted: dict[str, bool] = {}
-        for series in (series for group in groups for series in group):
-            if series.name not in wanted:
-                wanted[series.name] = self._selection.wants(series.name)
-        self._full = catalog
+        before, names = self._wanted, {series.name for group in groups for series in group}
+        wanted = {name: before[name] if name in before else self._selection.wants(name) for name in names}
+        self._full, self._wanted = catalog, wanted
         if all(wanted.values()):
             self._part = self._positions = None
             return

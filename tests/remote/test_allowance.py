@@ -62,8 +62,10 @@ async def test_a_remote_whose_series_are_all_new_each_time_goes_down_and_says_wh
 
     async with serving(Answers({"/metrics": page})) as port, polling(f"http://127.0.0.1:{port}/metrics") as polled:
         await polled.until_state("down")
+        await polled.until(lambda: polled.source.status().skipped > 5)
         status = polled.source.status()
     assert status.error == (
         f"its series change too fast: {NEW_AT_ONCE // 6} are new, and in the long run {NEW_PER_S:g} a second may be"
     )
     assert 6 <= status.fetched <= 8
+    assert status.failed == 1  # and then it is left alone

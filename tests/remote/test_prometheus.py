@@ -182,6 +182,16 @@ def test_a_series_that_stays_is_the_same_on_the_next_page() -> None:
     assert (third.gauges[-1].help, first.gauges[-1].help) == ("Another.", "")
 
 
+def test_of_names_that_become_one_the_last_counts_whatever_their_help_and_on_every_page() -> None:
+    decoder = PageDecoder()
+    page = "# HELP a:b One.\na:b 1\n# HELP a_b Other.\na_b 2\n"
+    for text in (page, page + "more 1\n"):
+        reading = decoder.decode(text.encode(), openmetrics=False).reading
+        assert reading.gauges.tolist()[:1] == [2]
+        assert [series.name for series in reading.catalog.gauges].count("a_b") == 1
+    assert decoder.helps == {"a_b": "Other."}
+
+
 def test_more_series_than_a_snapshot_may_have_are_refused() -> None:
     lines = "".join(f"m{at} 1\n" for at in range(MOST_SERIES))
     assert len(decode(lines).gauges) == MOST_SERIES
