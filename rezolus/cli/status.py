@@ -29,8 +29,8 @@ MAXIMUM_BYTES = 64 << 20
 """Of an answer; one with hundreds of samplers has a megabyte."""
 
 NOBODY = (
-    "is the agent running, and is this its `agent.listen`? (Where no agent runs, give the address of an exporter; "
-    "of hindsight, /status says how it does.)"
+    "is the agent running, and is this its `agent.listen`? (Where no agent runs, give the address of an exporter or of "
+    "hindsight.)"
 )
 OTHERS: Mapping[str, str] = {"scrapes": "an exporter", "buffer_duration_secs": "hindsight"}
 """Keys by which the status of our other services is known."""
@@ -42,7 +42,7 @@ OTHERS: Mapping[str, str] = {"scrapes": "an exporter", "buffer_duration_secs": "
 def command(url: str, *, as_json: bool) -> int:
     """Show what the agent at URL (default http://127.0.0.1:4241) does and what it costs.
 
-    URL may be unix:FILE. Of an exporter it shows the sources elsewhere. The exit status is 1 when the agent does not answer, definitions could not be used, a sampler is
+    URL may be unix:FILE. Of an exporter or hindsight it shows the sources elsewhere. The exit status is 1 when the agent does not answer, definitions could not be used, a sampler is
     degraded or failed, or a sink does not run.
     """
     if url.startswith(UNIX):

@@ -253,5 +253,6 @@ class Ensemble:
             case HindsightConfig():
                 from rezolus.sinks.hindsight import Hindsight
 
-                return Hindsight(name, config, metadata, self._finisher)
+                remotes = partial(self.feeds.statuses, config.source)
+                return Hindsight(name, config, metadata, self._finisher, remotes=remotes)
         assert_never(config)

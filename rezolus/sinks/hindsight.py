@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 
 import rezolus
@@ -68,7 +69,8 @@ class HindsightStatistics:
 class Hindsight:
     """Keeps what it is given for the configured duration and writes it to a file when asked.
 
-    `metadata` goes into dumps beside what the sink knows itself; it is asked in the thread that writes.
+    `metadata` goes into dumps beside what the sink knows itself; it is asked in the thread that writes. `remotes`: how its
+    sources elsewhere are.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Hindsight:
         metadata: Callable[[], Mapping[str, str]] = dict,
         finisher: Finisher = finish_in_child,
         *,
+        remotes: Callable[[], tuple[msgspec.Struct, ...]] = tuple,
         retry_ns: int = RETRY_NS,
         listen_retry_s: float = LISTEN_RETRY_S,
     ) -> None:
@@ -86,6 +89,7 @@ class Hindsight:
         self.output = config.path
         self.folder = config.buffer_folder
         self._metadata = metadata
+        self.remotes = remotes
         self._dumps = Dumps(name, self.folder, self._hold, finisher)
         self._to_file = trio.Lock()
         self._ring: Ring | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
+import msgspec
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
@@ -129,6 +130,7 @@ def status_of(hindsight: Hindsight) -> dict[str, object]:
         "oldest_timestamp": _seconds(ring.first_ns),
         "newest_timestamp": _seconds(ring.last_ns),
         "buffer_utilization": min(1.0, max(ring.covered_ns / config.duration, ring.bytes / config.max_bytes)),
+        "name": hindsight.name,
         "version": __version__,
         "covered_secs": ring.covered_ns // 10**9,
         "bytes": ring.bytes,
@@ -139,6 +141,7 @@ def status_of(hindsight: Hindsight) -> dict[str, object]:
         "dumps": statistics.dumps,
         "failed_dumps": statistics.failed_dumps,
         "error": statistics.error or None,
+        "remotes": msgspec.to_builtins(hindsight.remotes()),
     }
 
 

@@ -18,10 +18,12 @@ from rich.console import Console
 from rezolus import __version__
 from rezolus.agent.report import EventStatus, ExternalStatus, SamplerStatus
 from rezolus.cli import status, status_text
-from rezolus.config import ExporterConfig
+from rezolus.config import ExporterConfig, HindsightConfig
 from rezolus.errors import UserError
 from rezolus.remote.status import RemoteStatus
 from rezolus.sinks.exporter import Exporter
+from rezolus.sinks.hindsight import Hindsight
+from rezolus.sinks.hindsight_pages import status_of
 from rezolus.status import DaemonStatus, ReloadStatus, ServiceStatus, SinkStatus
 
 
@@ -135,14 +137,17 @@ def test_a_service_without_an_agent_is_told_by_its_status(key: str, kind: str) -
         status.parse("unix:/x", body)
 
 
-def test_of_an_exporter_without_an_agent_the_sources_are_shown() -> None:
+@pytest.mark.parametrize("name", ["prom", "back"])
+def test_of_services_without_an_agent_the_sources_are_shown(name: str, tmp_path: Path) -> None:
     down = replace(FAR, state="down", error="cannot connect: connection refused")
     exporter = Exporter("prom", ExporterConfig(), remotes=lambda: (down,))
-    found = status.parse("http://host", msgspec.json.encode(exporter.status()))
+    hindsight = Hindsight("back", HindsightConfig(path=tmp_path / "out.parquet"), remotes=lambda: (down,))
+    told = {"prom": exporter.status(), "back": status_of(hindsight)}
+    found = status.parse("http://host", msgspec.json.encode(told[name]))
     assert isinstance(found, ServiceStatus)
     output = io.StringIO()
     status_text.show_service(found, Console(file=output, width=200))
-    assert output.getvalue().startswith(f"prom of rezolus {__version__}; no agent")
+    assert output.getvalue().startswith(f"{name} of rezolus {__version__}; no agent")
     assert re.search(r"far +down +5 +9 .*http://far:4241", output.getvalue())
     assert "far: cannot connect: connection refused" in output.getvalue()
 
