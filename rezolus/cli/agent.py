@@ -96,7 +96,7 @@ def _import_the_rest(config: Config) -> None:
     names = ["rezolus.recording.child", "rezolus.sinks.exporter", "rezolus.sinks.hindsight"]
     if config.agent.enabled:
         names += ["rezolus.bpf.handover", "rezolus.agent.server", "rezolus.agent.status"]
-        names += ["rezolus.daemon.control", "rezolus.daemon.status"]
+        names += ["rezolus.daemon.control", "rezolus.daemon.status", "rezolus.agent.external.server"]
     for name in names:
         importlib.import_module(name)
 
