@@ -10,8 +10,7 @@ from tests.soak.held import TOLERANCE, Held, growing, growth, heading, line, ver
 from tests.soak.run import soak
 
 ROUNDS = 20
-"""Not seconds: what a round leaves behind does not depend on the machine's speed, and a few samples tell nothing. The C
-library keeps up to 4 MB of a freed heap (`rezolus/heap.py`), now more and now less of it."""
+"""Not seconds: what a round leaves behind does not depend on the machine's speed, and a few samples tell nothing."""
 PROBES = ("cpu", "syscall")
 """Few, so that a reload takes no second."""
 WARMING = {**TOLERANCE, "pss_mb": 4.0, "anonymous_mb": 4.0}
