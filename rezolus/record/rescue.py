@@ -18,6 +18,7 @@ from rezolus.recording.contents import check_folder, clear_folder, is_recording,
 from rezolus.recording.dump import dump
 from rezolus.recording.finish import Recovered, explain, finish, recover, recovered_name
 from rezolus.recording.groups import INDEX
+from rezolus.recording.output import free_name
 from rezolus.recording.raw import RAW
 from rezolus.recording.ring import FULL
 from rezolus.recording.segment import Segment
@@ -67,11 +68,7 @@ def _is_begun(folder: Path) -> bool:
 
 def _unused(path: Path) -> Path:
     """The path, with a number where it is there already: nobody has asked for that one to be replaced."""
-    target, count = path, 1
-    while target.exists():
-        count += 1
-        target = path.with_name(f"{path.stem}-{count}{path.suffix}")
-    return target
+    return free_name(path.parent, path.stem, path.suffix)
 
 
 def _folder(path: Path) -> Path:

@@ -23,14 +23,13 @@ from typing import BinaryIO
 
 from rezolus.recording import rowgroup, thrift
 from rezolus.recording.groups import INDEX, Group, GroupIndex, Numbers
-from rezolus.recording.output import give_name, sync_folder
+from rezolus.recording.output import PARQUET, give_name, sync_folder
 from rezolus.recording.pages import CHUNK_META, META_PATH, Absent
 from rezolus.recording.parquet import Column, columns_of, file_metadata, footer
 from rezolus.recording.raw import ENDS, RAW
 from rezolus.recording.segment import Rows, identity
 from rezolus.recording.store import aside_of, segment_files, segment_number
 
-MAGIC = b"PAR1"
 BODY = "body"
 ENTRIES = "entries"
 
@@ -62,7 +61,7 @@ class Body:
             elif self._is_damaged(size):
                 self._mend(size)
             self._index.cut()
-            self._body.write(MAGIC)
+            self._body.write(PARQUET)
             self._body.truncate(self._end())
             stack.pop_all()
 
@@ -124,7 +123,7 @@ class Body:
             shutil.copyfileobj(entries, self._body)
             self._body.write(tail)
             length = self._body.tell() - begin
-        self._body.write(length.to_bytes(4, "little") + MAGIC)
+        self._body.write(length.to_bytes(4, "little") + PARQUET)
         self._body.truncate()
         self._body.flush()
         os.fsync(self._body.fileno())
@@ -135,8 +134,8 @@ class Body:
 
     def _is_ours(self) -> bool:
         """A body that row groups are known of is, whatever its first bytes say."""
-        begin = os.pread(self._body.fileno(), len(MAGIC), 0)
-        return bool(self._index.groups) or MAGIC.startswith(begin)
+        begin = os.pread(self._body.fileno(), len(PARQUET), 0)
+        return bool(self._index.groups) or PARQUET.startswith(begin)
 
     def _is_damaged(self, size: int) -> bool:
         """Whether the body is too short, or the index broken: also when it breaks off and that was no kill.
@@ -152,7 +151,7 @@ class Body:
         """Go on with the row groups that are whole. What they leave of both files is kept. Raises OSError."""
         index = self._index
         whole = [group for group in index.groups if group.end <= size]
-        end = whole[-1].end if whole else len(MAGIC)
+        end = whole[-1].end if whole else len(PARQUET)
         kept = [aside_of(self._folder / INDEX)]
         shutil.copyfile(index.path, kept[0])
         if size > end:
@@ -183,7 +182,7 @@ class Body:
             self._body.close()
 
     def _end(self) -> int:
-        return self._index.groups[-1].end if self._index.groups else len(MAGIC)
+        return self._index.groups[-1].end if self._index.groups else len(PARQUET)
 
     def _cut(self, end: int) -> None:
         """Forget what was written behind `end`. What is left in the buffer would be tried again."""

@@ -10,7 +10,6 @@ before is said as well, and then they are not decoded: they are mostly the same,
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from rezolus.reading import Series
-from rezolus.recording.segment import FRAME, MAX_FRAME, Identity, SeriesRow, identity
+from rezolus.recording.segment import FRAME, Identity, SeriesRow, frame_at, frame_of, identity, read_frame
 
 INDEX = "index"
 MENDED = "index.mended"
@@ -96,7 +95,7 @@ class GroupIndex:
         shown = msgspec.Raw(msgspec.msgpack.encode([SeriesRow.of(self.series[number]) for number in numbers]))
         payload = msgspec.msgpack.encode(GroupFrame(segment, rows, end, entry, shown, described, same))
         at = self._end
-        frame = FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+        frame = frame_of(payload)
         try:
             write_at(self._fd, frame, at)
             os.fsync(self._fd)
@@ -182,17 +181,11 @@ class GroupIndex:
 
     def _frame(self, at: int) -> tuple[GroupFrame, int] | None:
         """What stands there, and the length of its payload; None when that is no whole frame."""
-        head = os.pread(self._fd, FRAME.size, at)
-        if len(head) < FRAME.size:
-            return None
-        length, checksum = FRAME.unpack(head)
-        if not 0 < length <= MAX_FRAME:
-            return None
-        payload = os.pread(self._fd, length, at + FRAME.size)
-        if len(payload) != length or zlib.crc32(payload) != checksum:
+        payload = read_frame(self._fd, at)
+        if payload is None:
             return None
         try:
-            return msgspec.msgpack.decode(payload, type=GroupFrame), length
+            return msgspec.msgpack.decode(payload, type=GroupFrame), len(payload)
         except msgspec.MsgspecError:
             return None
 
@@ -210,9 +203,7 @@ class GroupIndex:
         data = os.pread(self._fd, size - at, at)
         begin = data.find(_FRAME_BEGIN, FRAME.size)
         while begin >= 0:
-            length, checksum = FRAME.unpack_from(data, begin - FRAME.size)
-            payload = memoryview(data)[begin : begin + length]
-            if 0 < length == len(payload) and zlib.crc32(payload) == checksum:
+            if frame_at(data, begin - FRAME.size) is not None:
                 return at + begin - FRAME.size
             begin = data.find(_FRAME_BEGIN, begin + 1)
         return None
@@ -240,11 +231,7 @@ class GroupIndex:
 def begins_index(path: Path) -> bool:
     """Whether the file begins with a whole frame. Raises OSError."""
     with path.open("rb") as file:
-        head = file.read(FRAME.size)
-        if len(head) < FRAME.size:
-            return False
-        length, checksum = FRAME.unpack(head)
-        return bool(0 < length <= MAX_FRAME and zlib.crc32(file.read(length)) == checksum)
+        return read_frame(file.fileno(), 0) is not None
 
 
 def write_at(fd: int, data: bytes, at: int) -> None:

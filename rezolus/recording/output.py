@@ -64,11 +64,7 @@ def set_aside(output: Path, folder: Path, name: str = "") -> Path | None:
         return None
     beside = os.access(output.parent, os.W_OK)
     stem = name or f"{output.stem}.until-{found.st_mtime_ns}"
-    target = (output.parent if beside else folder) / f"{stem}{output.suffix}"
-    count = 1
-    while target.exists() and not target.samefile(output):
-        count += 1
-        target = target.with_name(f"{stem}-{count}{output.suffix}")
+    target = free_name(output.parent if beside else folder, stem, output.suffix, but=output)
     if not beside:
         _copy_beside(output, target)
         sync_folder(folder)
@@ -79,6 +75,15 @@ def set_aside(output: Path, folder: Path, name: str = "") -> Path | None:
         except OSError:  # a file system without, or somebody else's file
             output.rename(target)
     return target
+
+
+def free_name(folder: Path, stem: str, suffix: str, *, but: Path | None = None) -> Path:
+    """A path in the folder, with a number behind `stem` where that name is there already and is not the file `but`."""
+    path, count = folder / f"{stem}{suffix}", 1
+    while path.exists() and (but is None or not path.samefile(but)):
+        count += 1
+        path = folder / f"{stem}-{count}{suffix}"
+    return path
 
 
 def can_hold_files(folder: Path) -> None:

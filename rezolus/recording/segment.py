@@ -117,6 +117,27 @@ def frame_of(payload: bytes) -> bytes:
     return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
+def frame_at(data: bytes, at: int) -> bytes | None:
+    """The payload of the frame that stands at a place of `data`; None when there is no whole one."""
+    if len(data) - at < FRAME.size:
+        return None
+    length, checksum = FRAME.unpack_from(data, at)
+    start = at + FRAME.size
+    if not 0 < length <= min(MAX_FRAME, len(data) - start):
+        return None
+    payload = data[start : start + length]
+    return payload if zlib.crc32(payload) == checksum else None
+
+
+def read_frame(fd: int, at: int) -> bytes | None:
+    """The same of an open file, of which no more is read than the frame. Raises OSError."""
+    head = os.pread(fd, FRAME.size, at)
+    if len(head) < FRAME.size:
+        return None
+    length, _ = FRAME.unpack(head)
+    return frame_at(head + os.pread(fd, length, at + FRAME.size), 0) if length <= MAX_FRAME else None
+
+
 def note_frame(payload: bytes) -> bytes:
     """A note as it stands in the file."""
     return frame_of(b"E" + payload)
@@ -286,14 +307,10 @@ class Segment:
         """Find the frames; returns where the last good one ends."""
         data = self._data
         at = len(MAGIC)
-        while at + FRAME.size < len(data):
-            length, checksum = FRAME.unpack_from(data, at)
+        while (payload := frame_at(data, at)) is not None:
             start = at + FRAME.size
-            end = start + length
-            if not 0 < length <= MAX_FRAME or end > len(data) or zlib.crc32(data[start:end]) != checksum:
-                break
-            self._parts.append(_Part(data[start : start + 1], start + 1, end))
-            at = end
+            at = start + len(payload)
+            self._parts.append(_Part(payload[:1], start + 1, at))
         return at
 
     def damage(self) -> str:
@@ -303,16 +320,9 @@ class Segment:
         """
         start = self.size + FRAME.size
         followed = (match.start() - FRAME.size for match in _KIND.finditer(self._data, start + 1))
-        if self.whole or not any(map(self._is_frame, followed)):
+        if self.whole or all(frame_at(self._data, at) is None for at in followed):
             return ""
         return f"{self.path}: is damaged behind byte {self.size}; {self.rows} readings before it are good"
-
-    def _is_frame(self, at: int) -> bool:
-        length, checksum = FRAME.unpack_from(self._data, at)
-        start = at + FRAME.size
-        return (
-            bool(0 < length <= len(self._data) - start) and zlib.crc32(self._data[start : start + length]) == checksum
-        )
 
     def _decode_layouts(self) -> list[Layout]:
         layouts = []

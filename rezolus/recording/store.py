@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from rezolus.recording.output import free_name
 from rezolus.recording.writer import SegmentWriter
 
 SUFFIX = ".segment"
@@ -82,12 +83,7 @@ def create_segment(folder: Path, number: int, metadata: Mapping[str, str]) -> Se
 
 def aside_of(path: Path) -> Path:
     """The name under which a damaged file is kept; no earlier one has it."""
-    aside = path.with_suffix(DAMAGED)
-    count = 1
-    while aside.exists():
-        count += 1
-        aside = path.with_name(f"{path.stem}-{count}{DAMAGED}")
-    return aside
+    return free_name(path.parent, path.stem, DAMAGED)
 
 
 @contextlib.contextmanager
