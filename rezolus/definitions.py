@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import glob
 import os
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from dsl import Checked, Compiled, Parsed, check_each, compile_unit, parse_files
 from dsl.facts import TargetFacts
 from dsl.schema import TaskMemory
 from rezolus.errors import UserError
+from rezolus.files import read_beginning
 
 MAXIMUM_BYTES = 4 << 20
 """Read of one file; what is larger is no definition, and could be endless."""
@@ -82,12 +82,7 @@ def read_files(paths: Iterable[str | Path]) -> Texts:
 
 def read_file(path: str) -> str:
     """The text of a regular file. Raises OSError and UnicodeDecodeError."""
-    # Opened without blocking: nobody may ever write to a pipe that a `use` names, and the loader would wait for it.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        content = file.read(MAXIMUM_BYTES + 1)
+    content = read_beginning(path, MAXIMUM_BYTES + 1)
     if len(content) > MAXIMUM_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     return content.decode()

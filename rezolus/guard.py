@@ -15,9 +15,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
-import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from urllib.parse import urlsplit
 import trio
 
 from rezolus.errors import UserError
+from rezolus.files import NotRegularError, read_beginning
 from rezolus.units import Address, UnixAddress
 
 log = logging.getLogger(__name__)
@@ -55,25 +54,15 @@ class TokenError(UserError):
 def read_token(path: Path) -> str:
     """The token in a regular file: its text without surrounding space. Raises TokenError, and never waits for a writer."""
     try:
-        raw = _beginning(path)
+        raw = read_beginning(path, MAX_TOKEN + 1)
+    except (NotRegularError, IsADirectoryError):
+        raise TokenError(f"{path}: cannot read the token: it is no regular file") from None
     except OSError as error:
         raise TokenError(f"{path}: cannot read the token: {(error.strerror or str(error)).lower()}") from error
     token = raw.strip()
     if not token or len(raw) > MAX_TOKEN or not token.isascii() or any(byte <= 32 for byte in token):
         raise TokenError(f"{path}: expected a token: one word of ASCII, at most {MAX_TOKEN} bytes")
     return token.decode()
-
-
-def _beginning(path: Path) -> bytes:
-    """As much of a file as a token may have, and a byte. Raises OSError, TokenError for what is no file."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # without, a FIFO is waited for
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise TokenError(f"{path}: cannot read the token: it is no regular file")
-        with open(fd, "rb", closefd=False) as file:
-            return file.read(MAX_TOKEN + 1)
-    finally:
-        os.close(fd)
 
 
 ANY_NAME = "*"

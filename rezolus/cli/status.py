@@ -42,8 +42,8 @@ OTHERS: Mapping[str, str] = {"scrapes": "an exporter", "buffer_duration_secs": "
 def command(url: str, *, as_json: bool) -> int:
     """Show what the agent at URL (default http://127.0.0.1:4241) does and what it costs.
 
-    URL may be unix:FILE. Of an exporter or hindsight it shows the sources elsewhere. The exit status is 1 when the agent does not answer, definitions could not be used, a sampler is
-    degraded or failed, or a sink does not run.
+    URL may be unix:FILE. Of an exporter or hindsight it shows the sources elsewhere. The exit status is 1 when the agent
+    does not answer, definitions could not be used, a sampler is degraded or failed, or a sink does not run.
     """
     if url.startswith(UNIX):
         address, body = url, fetch_unix(url.removeprefix(UNIX))
